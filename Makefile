@@ -1,0 +1,53 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Two torch processes that spin while they wait would starve each other on a small machine.
+export OMP_WAIT_POLICY := PASSIVE
+export HF_HUB_OFFLINE := 1
+
+.PHONY: help setup demo test check format bench train evaluate calibrate clean
+
+help: ## Show what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	@scripts/setup.sh $(PYTHON) $(VENV)
+	@touch $(STAMP)
+
+setup: $(STAMP) ## Make a virtual environment in .venv with everything in it
+
+demo: $(STAMP) ## Boot a real Triton server, generate videos at every budget, write a page that compares them
+	@$(BIN)/python -m demo
+
+test: $(STAMP) ## Run every check and every test
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## Lint, formatting and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP) ## Format the code
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+bench: $(STAMP) ## Print the planner's and the server's figures
+	@$(BIN)/python -m benchmarks.bench_solver
+	@$(BIN)/python -m benchmarks.bench_serving
+
+WEIGHTS := model_repository/latte_shapes/1/weights
+
+train: $(STAMP) ## Train the embedded model (hours on a CPU; run it again to carry on)
+	@PYTHONPATH=training $(BIN)/python -m shapes train runs/shapes $(WEIGHTS)
+
+evaluate: $(STAMP) ## Check the embedded model on captions that it was never trained on
+	@PYTHONPATH=training $(BIN)/python -m shapes evaluate $(WEIGHTS)
+
+calibrate: $(STAMP) ## Measure the embedded model's error graph and write its plans (an hour on a CPU; resumable)
+	@scripts/calibrate_latte_shapes.sh $(BIN)
+
+clean: ## Remove what the targets above made, but for the environment
+	@rm -rf out runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,179 @@
+"""What an operator sets in a model's ``model.json``: which weights, on which device, within which limits.
+
+The cache plan is not in it: that one lives in config.pbtxt, where Triton shows and replaces it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lemica_backend.errors import ModelLoadError
+
+MODEL_FILE = "model.json"
+
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    # strict: "8" for 8 is a typing error of the operator's; finite: JSON parsers let NaN and Infinity through
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Defaults(_Section):
+    """What a request gets that does not say otherwise.
+
+    Attributes
+    ----------
+    num_inference_steps : int
+        Denoising steps.
+    guidance_scale : float
+        Weight of classifier-free guidance; at most 1 turns guidance off.
+    budget : str
+        ``full``, a name in the plan, or a number of computed steps.
+    """
+
+    num_inference_steps: PositiveInt = 50
+    guidance_scale: float = 4.0
+    budget: str = "full"
+
+
+class Limits(_Section):
+    """What a request may ask for, and how much the engine takes on.
+
+    Attributes
+    ----------
+    max_active : int
+        Requests that are denoised at the same time; more need more memory.
+    max_queue : int
+        Requests that wait for their first step; one more is answered UNAVAILABLE.
+    max_prompt_bytes : int
+        Of UTF-8, for each of `prompt` and `negative_prompt`.
+    timeout_s : float
+        Seconds after which an unfinished request is given up.
+    min_steps, max_steps : int
+        Bounds of `num_inference_steps`, both included.
+    """
+
+    max_active: PositiveInt = 8
+    max_queue: PositiveInt = 64
+    max_prompt_bytes: PositiveInt = 4096
+    timeout_s: Annotated[float, Field(gt=0)] = 600.0
+    min_steps: PositiveInt = 1
+    max_steps: PositiveInt = 1000
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.min_steps > self.max_steps:
+            raise ValueError(f"min_steps ({self.min_steps}) must be at most max_steps ({self.max_steps})")
+        return self
+
+
+class ModelConfig(_Section):
+    """The whole of ``model.json``; every field has a default, unknown fields are refused.
+
+    Attributes
+    ----------
+    family : str
+        Kind of model.
+    weights : str
+        Folder in the diffusers layout, relative to the folder of ``model.json`` or absolute.
+    hub_id : str or None
+        Hugging Face id to take the weights from in place of `weights`; needs ``allow_hub``.
+    allow_hub : bool
+        Whether this server may download weights at start-up.
+    dtype : str
+        Of the transformer's arithmetic.
+    device : str
+        ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    threads : int or None
+        CPU threads of one operation; None leaves it to torch.
+    fps : int
+        Frames per second of encoded videos.
+    defaults : Defaults
+    limits : Limits
+    """
+
+    family: Literal["latte"] = "latte"
+    weights: str = "weights"
+    hub_id: str | None = None
+    allow_hub: bool = False
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    threads: PositiveInt | None = None
+    fps: Annotated[int, Field(ge=1, le=240)] = 8
+    defaults: Defaults = Defaults()
+    limits: Limits = Limits()
+
+    @model_validator(mode="after")
+    def _source(self) -> Self:
+        if self.hub_id is not None and not self.allow_hub:
+            raise ValueError('hub_id downloads weights at start-up, which needs "allow_hub": true')
+        if self.hub_id is not None and "weights" in self.model_fields_set:
+            raise ValueError("give weights or hub_id, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _default_steps(self) -> Self:
+        steps, limits = self.defaults.num_inference_steps, self.limits
+        if not limits.min_steps <= steps <= limits.max_steps:
+            allowed = f"limits.min_steps ({limits.min_steps}) to limits.max_steps ({limits.max_steps})"
+            raise ValueError(f"defaults.num_inference_steps is {steps}, allowed are {allowed}")
+        return self
+
+    def weights_dir(self, model_dir: Path) -> Path:
+        """Return the folder of the weights; with `hub_id`, that id as a relative path, as diffusers takes it.
+
+        Raises
+        ------
+        ModelLoadError
+            If there is no such folder.
+        """
+        if self.hub_id is not None:
+            return Path(self.hub_id)
+        folder = model_dir / self.weights
+        if not folder.is_dir():
+            raise ModelLoadError(f"{model_dir / MODEL_FILE}: weights: there is no folder {folder}")
+        return folder
+
+
+def load_config(path: Path) -> ModelConfig:
+    """Read and check a ``model.json``.
+
+    Raises
+    ------
+    ModelLoadError
+        If the file cannot be read, is not JSON, or a field is unknown or has a value that is not allowed;
+        the message names the file, every such field, what was got and what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelLoadError(f"{path}: cannot be read: {error}") from error
+    try:
+        return ModelConfig.model_validate_json(text)
+    except ValidationError as error:
+        raise ModelLoadError(f"{path}: {_describe(error)}") from error
+
+
+def _describe(error: ValidationError) -> str:
+    return "; ".join(_describe_field(dict(problem)) for problem in error.errors(include_url=False))
+
+
+def _describe_field(problem: dict[str, object]) -> str:
+    location = problem["loc"]
+    assert isinstance(location, tuple)
+    field = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: no such field; allowed are {_allowed_fields(location[:-1])}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if problem["type"] in ("json_invalid", "value_error"):
+        return f"{field}: {message}" if field else message
+    return f"{field or 'the file'}: got {problem['input']!r}; {message}"
+
+
+def _allowed_fields(location: tuple[object, ...]) -> str:
+    sections: dict[tuple[object, ...], type[BaseModel]] = {("defaults",): Defaults, ("limits",): Limits}
+    return ", ".join(sections.get(location, ModelConfig).model_fields)

@@ -1,0 +1,40 @@
+"""Errors of the serving engine.
+
+LemicaError
+├── InvalidRequestError      the request can never be served as it is (gRPC INVALID_ARGUMENT)
+├── ModelLoadError           the model folder is broken; the model does not load
+├── EngineUnavailableError   not now: queue full, shutting down (gRPC UNAVAILABLE)
+├── DeadlineExceededError    the request's own time limit passed (gRPC UNAVAILABLE)
+├── RequestCancelledError    the client went away (gRPC CANCELLED)
+└── GenerationError          the request failed inside the engine (gRPC INTERNAL)
+"""
+
+from __future__ import annotations
+
+
+class LemicaError(Exception):
+    """Base of every error that the engine raises on purpose."""
+
+
+class InvalidRequestError(LemicaError):
+    """The request can never be served; the message says what was got and what is allowed."""
+
+
+class ModelLoadError(LemicaError):
+    """The model folder is broken; the message names the file and the reason."""
+
+
+class EngineUnavailableError(LemicaError):
+    """The engine cannot take the request now; the same request may succeed later."""
+
+
+class DeadlineExceededError(LemicaError):
+    """The request's time limit passed before its video was ready."""
+
+
+class RequestCancelledError(LemicaError):
+    """The client cancelled the request."""
+
+
+class GenerationError(LemicaError):
+    """The request failed while it was computed; other requests are not affected."""

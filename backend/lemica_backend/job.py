@@ -1,0 +1,68 @@
+"""The state of one request between two denoising steps; it dies with the request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lemica_backend.models.base import Scheduler, VideoModel
+from lemica_backend.planned import PlannedRequest
+from lemica_backend.step_cache import OPERATORS, StepCache
+from lemica_backend.types import Branch
+
+
+@dataclass
+class Job:
+    """A request on its way through the steps.
+
+    Attributes
+    ----------
+    planned : PlannedRequest
+        What was asked for, with every default filled in, and the steps to compute.
+    texts : dict of Branch to Tensor, each of shape (tokens, width)
+        The branches in the order in which guidance combines them.
+    latents : Tensor, shape (channels, frames, height, width)
+    scheduler : Scheduler
+        This request's own.
+    cache : StepCache
+    step : int
+        The next step to take, 0-based.
+    step_ms : list of (float, bool)
+        For each step taken: its wall time in ms, and whether it was computed.
+    """
+
+    planned: PlannedRequest
+    texts: dict[Branch, Tensor]
+    latents: Tensor
+    scheduler: Scheduler
+    cache: StepCache
+    step: int = 0
+    step_ms: list[tuple[float, bool]] = field(default_factory=list)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no step is left."""
+        return self.step == self.planned.num_inference_steps
+
+    @property
+    def computes(self) -> bool:
+        """Whether the next step runs the block stack."""
+        return self.step in self.planned.computed
+
+    @property
+    def timestep(self) -> Tensor:
+        """The scheduler's timestep of the next step, a scalar."""
+        return self.scheduler.timesteps[self.step]
+
+
+def start_job(model: VideoModel, planned: PlannedRequest) -> Job:
+    """Encode the text and draw the noise."""
+    branches: tuple[Branch, ...] = ("uncond", "cond") if planned.guidance_scale > 1 else ("cond",)
+    return Job(
+        planned=planned,
+        texts=model.encode_text(planned.prompt, planned.negative_prompt, branches),
+        latents=model.initial_latents(planned.seed),
+        scheduler=model.new_scheduler(planned.num_inference_steps),
+        cache=OPERATORS[planned.operator](),
+    )

@@ -1,0 +1,34 @@
+"""Model families by name; a family's libraries load only when it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lemica_backend.errors import ModelLoadError
+from lemica_backend.models.base import ModelInfo, Stem, VideoModel
+
+FAMILIES = ("latte",)
+
+__all__ = ["FAMILIES", "ModelInfo", "Stem", "VideoModel", "load_model"]
+
+
+def load_model(family: str, weights: Path, *, dtype: torch.dtype, device: str) -> VideoModel:
+    """Load a model family's adapter from a diffusers folder.
+
+    Raises
+    ------
+    ModelLoadError
+        If the family is unknown or its weights cannot be read.
+    """
+    if family not in FAMILIES:
+        raise ModelLoadError(f"model.json: family is {family!r}; known families are: {', '.join(FAMILIES)}")
+    if not (weights / "model_index.json").is_file():
+        raise ModelLoadError(f"{weights}: no model_index.json there; weights must be a folder in the diffusers layout")
+    from lemica_backend.models.latte import LatteModel  # noqa: PLC0415 - loads diffusers
+
+    try:
+        return LatteModel(weights, dtype=dtype, device=device)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise ModelLoadError(f"cannot load the {family} weights in {weights}: {error}") from error

@@ -1,0 +1,73 @@
+"""What crosses the engine's borders: a request in, an outcome out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemica_backend.errors import LemicaError
+
+Branch = Literal["uncond", "cond"]
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One video to make. ``None`` means the model's default.
+
+    Attributes
+    ----------
+    prompt, negative_prompt : str
+        What the video should show, and what it should not.
+    seed : int or None
+        Seed of the initial noise, 0 to 2**63 - 1; None draws one (it is returned in the info).
+    guidance_scale : float or None
+        Weight of classifier-free guidance; at most 1 turns guidance off.
+    num_inference_steps : int or None
+        Denoising steps (T).
+    height, width : int or None
+        Size in pixels.
+    num_frames : int or None
+        Frames.
+    budget : str or None
+        ``full``, a name in the plan, or a number of computed steps.
+    deadline_ms : int or None
+        Milliseconds from arrival after which the answer is of no use.
+    priority : int
+        Requests of a higher priority start first.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    seed: int | None = None
+    guidance_scale: float | None = None
+    num_inference_steps: int | None = None
+    height: int | None = None
+    width: int | None = None
+    num_frames: int | None = None
+    budget: str | None = None
+    deadline_ms: int | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True)
+class GenerationResult:
+    """A finished video.
+
+    Attributes
+    ----------
+    frames : ndarray of uint8, shape (frames, height, width, 3)
+    latents : ndarray of float32, shape (channels, frames, height, width)
+        The final latents, before decoding.
+    info : dict
+        JSON-ready: seed, budget, computed steps, predicted error, timings in ms, plan id.
+    """
+
+    frames: NDArray[np.uint8]
+    latents: NDArray[np.float32]
+    info: dict[str, Any] = field(default_factory=dict)
+
+
+Outcome = GenerationResult | LemicaError

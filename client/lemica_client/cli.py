@@ -1,0 +1,170 @@
+"""The command line `lemica`: make a video on a server, show what the server's model can do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import itemgetter
+from pathlib import Path
+from typing import Annotated, Any
+
+try:
+    import typer
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Table
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"lemica needs {missing.name}: pip install 'lemica[client]'") from missing
+
+from lemica_client.client import Client
+from lemica_client.commands import CommandGroup
+from lemica_client.errors import InvalidRequestError, LemicaClientError
+from lemica_client.video import Video, file_format_of
+
+app = typer.Typer(
+    cls=CommandGroup,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Video diffusion on a Triton server that skips most of the work: LeMiCa cache plans.",
+)
+_stdout = Console()
+_stderr = Console(stderr=True)
+
+Url = Annotated[str, typer.Option(help="grpc://HOST:PORT, http://HOST:PORT, or HOST:PORT for gRPC.")]
+Model = Annotated[str, typer.Option(help="Model on the server.")]
+TimeoutS = Annotated[float, typer.Option(help="Seconds to wait for the answer.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DEFAULT_URL = "grpc://127.0.0.1:8001"
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What the video should show.", show_default=False)],
+    *,
+    budget: Annotated[
+        str | None, typer.Option(help="full, a name in the model's plan (slow, fast), or a number of computed steps.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the noise; the server draws one if left out.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .mp4, .gif or .webp.")] = Path(
+        "video.mp4"
+    ),
+    negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show.")] = None,
+    guidance_scale: Annotated[float | None, typer.Option(help="Weight of the prompt; 1 turns guidance off.")] = None,
+    num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    url: Url = DEFAULT_URL,
+    model: Model = "latte_shapes",
+    timeout_s: TimeoutS = 600.0,
+    as_json: AsJson = False,
+) -> None:
+    """Make one video and save it; the server encodes it."""
+    with _errors_in_one_line():
+        file_format = _check_output(output)
+        with Client(url, model=model, timeout_s=timeout_s) as client, _spinner("waiting for the video"):
+            video = client.generate(
+                prompt,
+                negative_prompt=negative_prompt,
+                seed=seed,
+                guidance_scale=guidance_scale,
+                num_inference_steps=num_inference_steps,
+                budget=budget,
+                file_format=file_format,
+                want_frames=False,
+            )
+        video.save(output)
+    _print_summary(video, output, as_json)
+
+
+@app.command()
+def plan(
+    *,
+    url: Url = DEFAULT_URL,
+    model: Model = "latte_shapes",
+    timeout_s: TimeoutS = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show the cache plan that a server's model works by."""
+    with _errors_in_one_line(), Client(url, model=model, timeout_s=timeout_s) as client:
+        cache_plan = client.plan()
+    if as_json:
+        typer.echo(json.dumps(cache_plan))
+    elif cache_plan is None:
+        _stdout.print(f"{model} has no cache plan: it serves the budget full only")
+    else:
+        _stdout.print(_plan_table(cache_plan))
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    """Exit with 2 for a request that can never be served, 130 for Ctrl-C, 1 for everything else."""
+    try:
+        yield
+    except (LemicaClientError, OSError) as exc:
+        text = " ".join(str(exc).split())  # a server's message may carry a traceback
+        _stderr.print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(2 if isinstance(exc, InvalidRequestError) else 1) from exc
+    except KeyboardInterrupt as exc:
+        _stderr.print("cancelled", style="red")
+        raise typer.Exit(130) from exc
+
+
+@contextmanager
+def _spinner(text: str) -> Iterator[None]:
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
+        progress.add_task(text, total=None)
+        yield
+
+
+def _check_output(output: Path) -> str:
+    """Return the file's format; a video that cannot be saved is refused before it is made."""
+    if not output.parent.is_dir():
+        raise InvalidRequestError(f"{output}: there is no folder {output.parent}")
+    return file_format_of(output)
+
+
+def _print_summary(video: Video, output: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"file": str(output), **video.info}))
+        return
+    table = Table.grid(padding=(0, 2))
+    for name, value in _summary(video.info).items():
+        table.add_row(name, value)
+    _stdout.print(str(output), style="bold", markup=False, highlight=False, soft_wrap=True)
+    _stdout.print(table)
+
+
+def _summary(info: dict[str, Any]) -> dict[str, str]:
+    """Return the lines of the summary; what the server does not say is left out."""
+    lines: dict[str, str] = {}
+    for key in ("seed", "budget"):
+        if key in info:
+            lines[key] = str(info[key])
+    if "computed_steps" in info:
+        lines["computed steps"] = f"{len(info['computed_steps'])} of {info.get('num_inference_steps', '?')}"
+    if "total" in info.get("timings_ms", {}):
+        lines["seconds"] = f"{info['timings_ms']['total'] / 1000:.2f}"
+    if "predicted_error" in info:
+        lines["predicted error"] = _format_error(info["predicted_error"])
+    return lines
+
+
+def _plan_table(cache_plan: dict[str, Any]) -> Table:
+    entries: dict[str, dict[str, Any]] = cache_plan.get("entries", {})
+    total = cache_plan.get("provenance", {}).get("num_inference_steps", "?")
+    table = Table(
+        "budget",
+        "computed",
+        "predicted error",
+        "steps",
+        caption=f"also full, and {', '.join(sorted(entries, key=int))}",
+    )
+    for name, number in sorted(cache_plan.get("names", {}).items(), key=itemgetter(1)):
+        entry = entries[str(number)]
+        steps = " ".join(map(str, entry["steps"]))
+        table.add_row(name, f"{number} of {total}", _format_error(entry.get("predicted_error")), steps)
+    return table
+
+
+def _format_error(error: float | None) -> str:
+    return "not measured" if error is None else f"{error:.4g}"

@@ -1,0 +1,243 @@
+"""The command ``lemica-planner``: calibrate, solve, apply, show, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from tqdm import tqdm
+
+from lemica_planner.atomic import write_text
+from lemica_planner.calibrate import Replayer, Sample, calibrate
+from lemica_planner.config_writer import apply_plan, read_plan
+from lemica_planner.errors import CalibrationError, PlanFormatError, PlannerError, ReplayerNotFoundError
+from lemica_planner.graph import ErrorGraph
+from lemica_planner.plan import CachePlan
+from lemica_planner.published import published_plan
+from lemica_planner.report import render_report
+from lemica_planner.tables import describe_graph, plan_table, provenance_table
+
+__all__ = ["app"]
+
+_GROUP = "lemica_planner.replayers"
+_PUBLISHED = "published:"
+_ZIP = b"PK"  # how an .npz begins
+
+app = typer.Typer(
+    help="Plan which denoising steps of a video diffusion model to compute, and which to reuse (LeMiCa).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_console = Console(highlight=False, markup=False)
+
+_Names = Annotated[
+    str | None,
+    typer.Option(help="Names such as slow=25,medium=17,fast=10. By default these three: 1/2, 1/3, 1/5 of the steps."),
+]
+_Graph = Annotated[Path, typer.Argument(help="A graph.npz that `calibrate` wrote.")]
+_Source = Annotated[
+    str, typer.Argument(help=f"plan.json, graph.npz, config.pbtxt, a model folder, or {_PUBLISHED}MODEL.")
+]
+
+
+@app.command("calibrate")
+def calibrate_command(
+    *,
+    model_dir: Annotated[Path, typer.Argument(help="Model folder: the one with config.pbtxt.")],
+    prompts: Annotated[Path, typer.Option(help="Text file with one prompt a line; # begins a comment line.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..N-1 for each prompt.")] = 1,
+    max_span: Annotated[
+        int, typer.Option(min=2, help="Longest edge j-i. More allows smaller budgets and takes longer.")
+    ] = 8,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the graph goes.")] = Path("graph.npz"),
+    journal: Annotated[Path | None, typer.Option(help="Finished work; by default OUTPUT.journal.jsonl.")] = None,
+    replayer: Annotated[str, typer.Option(help="Which installed replayer runs the model.")] = "lemica",
+) -> None:
+    """Measure what each reuse costs; interrupted, the same command goes on where it stopped."""
+    with _one_line_errors():
+        samples = [Sample(prompt, seed) for prompt in _read_prompts(prompts) for seed in range(seeds)]
+        record = journal or output.with_name(output.name + ".journal.jsonl")
+        opened = _open_replayer(replayer, model_dir)
+        _require_folder(output)
+        with _progress() as progress, _interruptible(record):
+            graph = calibrate(opened, samples, max_span=max_span, journal=record, progress=progress)
+        graph.save(output)
+        _console.print(f"{describe_graph(graph)}: {output}", soft_wrap=True)
+
+
+@app.command()
+def solve(
+    graph: _Graph,
+    budget: Annotated[
+        int | None, typer.Option(help="Only this number of computed steps, not all feasible ones.")
+    ] = None,
+    names: _Names = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the plan as JSON.")] = None,
+) -> None:
+    """Choose the computed steps of every budget, and print or write the plan."""
+    with _one_line_errors():
+        budgets = None if budget is None else [budget]
+        plan = CachePlan.from_graph(ErrorGraph.load(graph), names=_parse_names(names), budgets=budgets)
+        if output is None:
+            _console.print(plan_table(plan))
+        else:
+            write_text(output, plan.to_json(pretty=True))
+            _console.print(f"plan {plan.plan_id} with {len(plan.entries)} budgets: {output}", soft_wrap=True)
+
+
+@app.command()
+def apply(
+    source: _Source,
+    config: Annotated[Path, typer.Argument(help="Model folder, or its config.pbtxt.")],
+    names: _Names = None,
+) -> None:
+    """Write the plan of every feasible budget into a model's config.pbtxt."""
+    with _one_line_errors():
+        plan = _load_plan(source, _parse_names(names))
+        target = _config_path(config)
+        apply_plan(target, plan)
+        _console.print(f"plan {plan.plan_id} with {len(plan.entries)} budgets: {target}", soft_wrap=True)
+
+
+@app.command()
+def show(source: _Source) -> None:
+    """Print a plan, or the plan of a graph: per budget the steps, their picture and the predicted error."""
+    with _one_line_errors():
+        plan = _load_plan(source, None)
+        _console.print(provenance_table(plan.provenance))
+        _console.print(plan_table(plan))
+
+
+@app.command()
+def report(
+    graph: _Graph,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path("report.html"),
+    names: _Names = None,
+) -> None:
+    """Write an HTML page with the error graph, the plans and how they compare with other choices of steps."""
+    with _one_line_errors():
+        errors = ErrorGraph.load(graph)
+        write_text(output, render_report(errors, CachePlan.from_graph(errors, names=_parse_names(names))))
+        _console.print(f"report: {output}", soft_wrap=True)
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """Turn the errors of bad input into one line and exit code 2; others are bugs and keep their traceback."""
+    try:
+        yield
+    except (PlannerError, OSError) as exc:
+        message = " ".join(str(exc).split())
+        typer.echo(f"error: {message}", err=True)
+        raise typer.Exit(2) from exc
+
+
+@contextmanager
+def _interruptible(journal: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as exc:
+        typer.echo(f"\ninterrupted; finished work is kept in {journal}: the same command goes on there", err=True)
+        raise typer.Exit(130) from exc
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Yield a callback that draws a bar from its first call on; its rate is the mean over all work so far."""
+    with ExitStack() as stack:
+        bars: list[tqdm[Any]] = []
+
+        def update(done: int, total: int) -> None:
+            if not bars:
+                bars.append(stack.enter_context(tqdm(total=total, unit="forward", smoothing=0, dynamic_ncols=True)))
+            bars[0].update(done - bars[0].n)
+
+        yield update
+
+
+def _read_prompts(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as exc:
+        raise CalibrationError(f"{path} is no UTF-8 text: {exc}; give a text file with one prompt a line") from exc
+    prompts = [line for line in lines if line and not line.startswith("#")]
+    if not prompts:
+        raise CalibrationError(f"{path} holds no prompts; write one a line")
+    return prompts
+
+
+def _open_replayer(name: str, model_dir: Path) -> Replayer:
+    """Import the replayer of that name, and only that one, and open the model with it."""
+    found = {point.name: point for point in metadata.entry_points(group=_GROUP)}
+    if name not in found:
+        raise ReplayerNotFoundError(
+            f"no replayer {name!r} is installed; installed: {', '.join(sorted(found)) or 'none'}; "
+            f"a package provides one by an entry point of the group {_GROUP}"
+        )
+    try:
+        factory: Any = found[name].load()
+    except (ImportError, AttributeError) as exc:
+        raise ReplayerNotFoundError(
+            f"the replayer {name!r} cannot be imported: {exc}; install what it needs, such as lemica[backend]"
+        ) from exc
+    if not model_dir.is_dir():
+        raise CalibrationError(f"{model_dir} is no folder; give the model folder, the one with config.pbtxt")
+    return _opened(factory, name, model_dir)
+
+
+def _opened(factory: Callable[[Path], Replayer], name: str, model_dir: Path) -> Replayer:
+    try:
+        return factory(model_dir)
+    except Exception as exc:  # whatever another package raises about the folder that the user named
+        raise CalibrationError(f"the replayer {name!r} cannot open {model_dir}: {exc}") from exc
+
+
+def _require_folder(output: Path) -> None:
+    """Refuse before the long work what would fail after it."""
+    if not output.resolve().parent.is_dir():
+        raise CalibrationError(f"the folder of {output} does not exist; create it, or give another path")
+
+
+def _parse_names(text: str | None) -> dict[str, int] | None:
+    """Read ``slow=25,fast=10``; None stays None, and an empty text means no names."""
+    if text is None:
+        return None
+    names = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, number = part.partition("=")
+        if not (number.isascii() and number.isdigit()) or name in names:
+            raise PlanFormatError(f"names must be NAME=NUMBER, separated by commas, each once; got {text!r}")
+        names[name] = int(number)
+    return names
+
+
+def _config_path(path: Path) -> Path:
+    return path / "config.pbtxt" if path.is_dir() else path
+
+
+def _load_plan(source: str, names: dict[str, int] | None) -> CachePlan:
+    """Read a plan from any of the places it may be in; `names` replace its own."""
+    if source.startswith(_PUBLISHED):
+        plan = published_plan(source.removeprefix(_PUBLISHED))
+    else:
+        path = _config_path(Path(source))
+        content = path.read_bytes()
+        if content.startswith(_ZIP):
+            return CachePlan.from_graph(ErrorGraph.load(path), names=names)
+        plan = CachePlan.from_json(_decoded(content, path)) if content.lstrip()[:1] == b"{" else read_plan(path)
+    return plan if names is None else replace(plan, names=names)
+
+
+def _decoded(content: bytes, path: Path) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as exc:
+        raise PlanFormatError(f"{path} is no UTF-8 text: {exc}; give a plan that `solve` wrote") from exc

@@ -1,0 +1,81 @@
+"""A self-contained HTML page about an error graph: the graph, the plans and their rivals."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from lemica_planner.graph import ErrorGraph
+from lemica_planner.pictures import draw_chart, draw_heat_map, draw_strip
+from lemica_planner.plan import CachePlan
+from lemica_planner.solver import evaluate, shortest_path_all, uniform_steps
+
+__all__ = ["render_report"]
+
+
+def render_report(graph: ErrorGraph, plan: CachePlan) -> str:
+    """Return the page for `graph` and the `plan` made from it.
+
+    It shows the errors as a heat map with the chosen path, and per budget the worst error of the plan beside those of
+    the shortest path and of evenly spaced steps. It needs no network; selecting a budget needs JavaScript.
+    """
+    curves = _curves(graph, plan)
+    shown = _first_shown(plan)
+    rows = [
+        _row(plan, budget, {method: curve[budget] for method, curve in curves.items()}, is_shown=budget == shown)
+        for budget in plan.entries
+    ]
+    page = files("lemica_planner").joinpath("report_page.html").read_text(encoding="utf-8")
+    return Template(page).substitute(
+        title=escape(f"LeMiCa plan: {plan.provenance.model or 'unnamed model'}"),
+        facts=_facts(graph, plan),
+        map=draw_heat_map(graph, plan.entries[shown].steps),
+        chart=draw_chart(curves, graph.num_steps),
+        rows="".join(rows),
+        shown=shown,
+    )
+
+
+def _first_shown(plan: CachePlan) -> int:
+    """Return the smallest budget that has a name, or the middle one."""
+    return min(plan.names.values(), default=list(plan.entries)[len(plan.entries) // 2])
+
+
+def _curves(graph: ErrorGraph, plan: CachePlan) -> dict[str, dict[int, float]]:
+    """Return each method's worst error by budget; the plan's last, so that it is drawn on top."""
+    shortest = shortest_path_all(graph)
+    return {
+        "uniform": {at: evaluate(graph, uniform_steps(graph.num_steps, at)).worst for at in plan.entries},
+        "shortest": {at: shortest[at].worst for at in plan.entries},
+        "minimax": {at: evaluate(graph, entry.steps).worst for at, entry in plan.entries.items()},
+    }
+
+
+def _facts(graph: ErrorGraph, plan: CachePlan) -> str:
+    known = {key: value for key, value in plan.provenance.to_dict().items() if value not in (None, {})}
+    known |= {"plan_id": plan.plan_id, "longest edge": graph.max_span}
+    return "".join(f"<dt>{escape(key)}</dt><dd>{escape(_text(value))}</dd>" for key, value in known.items())
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _row(plan: CachePlan, budget: int, errors: Mapping[str, float], *, is_shown: bool) -> str:
+    steps, num_steps = plan.entries[budget].steps, plan.provenance.num_inference_steps
+    names = ", ".join(name for name, at in plan.names.items() if at == budget)
+    cells = [f"<td>{num_steps / budget:.2f}&times;</td>"]
+    cells += [f"<td>{_number(errors[method])}</td>" for method in ("minimax", "shortest", "uniform")]
+    return (
+        f'<tr data-steps="{",".join(map(str, steps))}"{" class=shown" if is_shown else ""}>'
+        f'<td><button type="button">{budget}</button> {escape(names)}</td>'
+        f'<td class="plan">{draw_strip(steps, num_steps)}</td>{"".join(cells)}</tr>'
+    )
+
+
+def _number(error: float) -> str:
+    return f"{error:.4g}" if math.isfinite(error) else "not allowed"

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Make the virtual environment that every make target uses.
+# usage: setup.sh PYTHON VENV
+set -euo pipefail
+python=$1 venv=$2
+
+if ! command -v "$python" >/dev/null; then
+    echo "lemica needs Python 3.11, and '$python' was not found. On Debian 12: apt-get install python3.11 python3.11-venv;" >&2
+    echo "elsewhere name yours: make PYTHON=/path/to/python3.11 ..." >&2
+    exit 1
+fi
+if ! "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then
+    echo "lemica needs Python 3.11, and '$python' is $("$python" --version): name another with make PYTHON=..." >&2
+    exit 1
+fi
+if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+    echo "'$python' cannot make virtual environments. On Debian or Ubuntu: apt-get install python3.11-venv" >&2
+    exit 1
+fi
+
+echo "Setting up $venv (a few minutes the first time: PyTorch, diffusers, a Triton server) ..."
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0 'numpy>=1.26,<2'
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+echo "Environment ready."

@@ -1,0 +1,80 @@
+"""URLs, and what a client-only install misses."""
+
+import sys
+
+import pytest
+
+from lemica_client import ClientClosedError, InvalidRequestError, MissingDependencyError, ServerUnavailableError
+from lemica_client.transport import Address, open_transport, parse_url
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("grpc://127.0.0.1:8001", Address("grpc", "127.0.0.1:8001")),
+        ("http://triton.example:8000", Address("http", "triton.example:8000")),
+        ("http://triton.example:8000/", Address("http", "triton.example:8000")),
+        ("localhost:8001", Address("grpc", "localhost:8001")),
+        ("[::1]:8001", Address("grpc", "[::1]:8001")),
+        ("GRPC://127.0.0.1:8001", Address("grpc", "127.0.0.1:8001")),
+    ],
+)
+def test_a_url_names_protocol_host_and_port(url, address):
+    assert parse_url(url) == address
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost",
+        "grpc://localhost",
+        "grpc://:8001",
+        "https://localhost:8000",
+        "ftp://localhost:21",
+        "http://localhost:8000/v2",
+        "http://localhost:8000?x=1",
+        "http://user@localhost:8000",
+        "localhost:0",
+        "localhost:65536",
+        "localhost:http",
+        "http://[::1:8000",
+    ],
+)
+def test_every_other_url_is_refused_with_what_is_allowed(url):
+    with pytest.raises(InvalidRequestError, match=r"grpc://HOST:PORT, http://HOST:PORT and HOST:PORT"):
+        parse_url(url)
+
+
+@pytest.mark.parametrize("url", ["grpc://127.0.0.1:8001", "http://127.0.0.1:8000"])
+def test_a_missing_tritonclient_names_the_extra(url, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "tritonclient"]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("lemica_client.transport_grpc", "lemica_client.transport_http"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "tritonclient", None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'lemica\[client\]'"):
+        open_transport(url)
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_nobody_listening_is_unavailable(scheme, unused_port):
+    transport = open_transport(f"{scheme}://127.0.0.1:{unused_port}")
+    try:
+        with pytest.raises(ServerUnavailableError) as caught:
+            transport.model_config("latte_shapes", timeout_s=10)
+        assert caught.value.__cause__ is not None
+    finally:
+        transport.close()
+
+
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_closed_transport_refuses(scheme, unused_port):
+    transport = open_transport(f"{scheme}://127.0.0.1:{unused_port}")
+    transport.close()
+    transport.close()
+    for call in (transport.is_ready, transport.model_config):
+        with pytest.raises(ClientClosedError):
+            call("latte_shapes", 1.0)
+    with pytest.raises(ClientClosedError):
+        transport.infer("latte_shapes", [], ["info"], 1.0)

@@ -1,0 +1,210 @@
+import json
+import shutil
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from lemica_planner import CachePlan, ErrorGraph, published_plan
+from lemica_planner.cli import app
+from lemica_planner.config_writer import read_plan
+from tests.planner import toy_replayer
+from tests.planner.toy_replayer import toy_graph
+
+EXAMPLE = Path(__file__).with_name("example_config.pbtxt")
+COMMANDS = ("calibrate", "solve", "apply", "show", "report")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with a graph, a model and prompts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    toy_graph().save("graph.npz")
+    Path("model").mkdir()
+    shutil.copy(EXAMPLE, "model/config.pbtxt")
+    Path("prompts.txt").write_text("# two prompts\na red cube\n\n  zwei Würfel \n", encoding="utf-8")
+    return tmp_path
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def succeed(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def fail(*arguments):
+    """Run what must fail with exit code 2 and one line, and return that line."""
+    result = run(*arguments)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help(flag):
+    assert all(command in succeed(flag) for command in COMMANDS)
+    assert all("Usage" in succeed(command, flag) for command in COMMANDS)
+
+
+def test_solve_writes_a_plan(folder):
+    assert "plan.json" in succeed("solve", "graph.npz", "--names", "slow=6, fast=3", "-o", "plan.json")
+    plan = CachePlan.from_json(Path("plan.json").read_text())
+    assert plan == CachePlan.from_graph(toy_graph(), names={"slow": 6, "fast": 3})
+
+
+def test_solve_prints_a_plan(folder):
+    output = succeed("solve", "graph.npz", "--budget", 4)
+    steps = CachePlan.from_graph(toy_graph()).budgets[4]
+    assert "".join("█" if step in steps else "·" for step in range(9)) in output
+    assert "·" * 9 not in output
+
+
+@pytest.mark.parametrize("source", ["graph.npz", "plan.json", "model", "model/config.pbtxt", "published:Qwen-Image"])
+def test_show(folder, source):
+    succeed("solve", "graph.npz", "-o", "plan.json")
+    succeed("apply", "plan.json", "model")
+    output = succeed("show", source)
+    assert "predicted error" in output
+    assert "█" in output
+    assert ("not measured" in output) == source.startswith("published")
+
+
+def test_apply_writes_every_feasible_budget(folder):
+    assert "7 budgets" in succeed("apply", "graph.npz", "model")
+    assert read_plan(Path("model/config.pbtxt")) == CachePlan.from_graph(toy_graph())
+    succeed("apply", "graph.npz", "model/config.pbtxt", "--names", "quick=3")
+    assert read_plan(Path("model/config.pbtxt")).names == {"quick": 3}
+
+
+def test_apply_a_plan_with_other_names(folder):
+    succeed("solve", "graph.npz", "-o", "plan.json")
+    succeed("apply", "plan.json", "model", "--names", "")
+    assert read_plan(Path("model/config.pbtxt")).names == {}
+    succeed("apply", "published:HunyuanVideo-1.5", "model", "--names", "fast=10")
+    assert read_plan(Path("model/config.pbtxt")).entries == published_plan("HunyuanVideo-1.5").entries
+
+
+def test_report_is_one_page_without_links(folder):
+    weights = toy_graph().weights.copy()
+    weights[3, 5] = np.inf  # an edge of the four evenly spaced steps
+    ErrorGraph(weights).save("graph.npz")
+    succeed("report", "graph.npz", "-o", "page.html", "--names", "fast=3")
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert page.count("<tr data-steps=") == 7
+    assert page.count("<rect ") == sum(9 - span for span in (2, 3, 4)) - 1
+    assert "http" not in page
+    assert "$" not in page.partition("<script>")[0]
+    assert "<td>not allowed</td>" in page
+
+
+def test_report_of_a_graph_that_allows_no_reuse(folder):
+    weights = np.full((4, 4), np.inf)
+    weights[range(3), range(1, 4)] = 0
+    ErrorGraph(weights).save("graph.npz")
+    succeed("report", "graph.npz")
+    assert "nothing to compare" in Path("report.html").read_text(encoding="utf-8")
+
+
+def test_report_escapes_what_others_wrote(folder):
+    known = toy_graph()
+    hostile = known.provenance.__class__.from_dict(known.provenance.to_dict() | {"model": "<script>alert(1)</script>"})
+    ErrorGraph(known.weights, provenance=hostile).save("graph.npz")
+    succeed("report", "graph.npz")
+    assert "<script>alert" not in Path("report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def replayers(monkeypatch):
+    """Install replayers, one that works and two that do not; return those that get opened."""
+    points = [
+        EntryPoint("toy", "tests.planner.toy_replayer:open_toy", "lemica_planner.replayers"),
+        EntryPoint("gone", "no_such_package:open_replayer", "lemica_planner.replayers"),
+        EntryPoint("broken", "tests.planner.toy_replayer:open_broken", "lemica_planner.replayers"),
+    ]
+    monkeypatch.setattr("lemica_planner.cli.metadata.entry_points", lambda group: points)
+    monkeypatch.setattr(toy_replayer, "OPENED", [])
+    return toy_replayer.OPENED
+
+
+CALIBRATE = ("calibrate", "model", "--prompts", "prompts.txt", "--seeds", 2, "--max-span", 3, "--replayer", "toy")
+
+
+def test_calibrate_writes_a_graph(folder, replayers):
+    assert "edges up to 3 steps long, 4 samples" in succeed(*CALIBRATE, "-o", "new.npz")
+    samples = [("a red cube", 0), ("a red cube", 1), ("zwei Würfel", 0), ("zwei Würfel", 1)]
+    assert ErrorGraph.load("new.npz").samples == tuple(samples)
+    assert Path("new.npz.journal.jsonl").exists()
+    succeed("apply", "new.npz", "model")
+
+
+def test_an_interrupted_calibration_goes_on(folder, replayers, monkeypatch):
+    monkeypatch.setattr(toy_replayer, "INTERRUPT_AFTER", 10)
+    result = run(*CALIBRATE, "-o", "new.npz")
+    assert result.exit_code == 130
+    assert "the same command goes on" in result.stderr
+    assert not Path("new.npz").exists()
+    monkeypatch.setattr(toy_replayer, "INTERRUPT_AFTER", None)
+    succeed(*CALIBRATE, "-o", "new.npz")
+    assert len(replayers[1].calls) == 4 * 7 - 10
+    succeed(*CALIBRATE, "-o", "other.npz")
+    np.testing.assert_array_equal(ErrorGraph.load("new.npz").weights, ErrorGraph.load("other.npz").weights)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--replayer", "other"), "no replayer 'other' is installed; installed: broken, gone, toy"),
+        (("--replayer", "gone"), "cannot be imported: No module named 'no_such_package'; install"),
+        (("--replayer", "broken"), "cannot open model: weights of another model"),
+        (("--prompts", "none.txt"), "none.txt"),
+        (("--prompts", "empty.txt"), "holds no prompts"),
+        (("--prompts", "graph.npz"), "no UTF-8 text"),
+        (("-o", "no/such/folder.npz"), "does not exist"),
+        (("--journal", "prompts.txt"), "no calibration journal"),
+    ],
+)
+def test_calibrate_refuses(folder, replayers, arguments, message):
+    Path("empty.txt").write_text("# nothing\n")
+    assert message in fail(*CALIBRATE, *arguments)
+    assert Path("prompts.txt").read_text(encoding="utf-8").startswith("# two prompts")
+
+
+def test_calibrate_needs_a_folder(folder, replayers):
+    assert "no folder" in fail("calibrate", "prompts.txt", *CALIBRATE[2:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("solve", "none.npz"), "none.npz"),
+        (("solve", "prompts.txt"), "no error graph"),
+        (("solve", "graph.npz", "--budget", 2), "the smallest feasible budget is 3"),
+        (("solve", "graph.npz", "--names", "fast"), "NAME=NUMBER"),
+        (("solve", "graph.npz", "--names", "fast=3,fast=4"), "each once"),
+        (("solve", "graph.npz", "--names", "fast=2"), "names.fast must be a budget of the plan"),
+        (("solve", "graph.npz", "-o", "no/plan.json"), "no/"),
+        (("show", "none.json"), "none.json"),
+        (("show", "model"), "holds no 'cache_plan'"),
+        (("show", "prompts.txt"), "no Triton model configuration"),
+        (("show", "published:Latte"), "no plan is published"),
+        (("show", "plan.json"), "unknown keys"),
+        (("show", "latin.json"), "no UTF-8 text"),
+        (("apply", "graph.npz", "prompts.txt"), "no Triton model configuration"),
+        (("apply", "graph.npz", "nowhere"), "nowhere"),
+        (("report", "prompts.txt"), "no error graph"),
+    ],
+)
+def test_bad_input_is_one_line(folder, arguments, message):
+    plan = json.loads(CachePlan.from_graph(toy_graph()).to_json()) | {"extra": 1}
+    Path("plan.json").write_text(json.dumps(plan))
+    Path("latin.json").write_bytes(b'{"a": "\xe9"}')
+    assert message in fail(*arguments)

@@ -1,0 +1,140 @@
+"""A denoiser of twelve numbers with the parts of a diffusion transformer, and its replayer.
+
+`slow_errors` computes an edge's error from its definition: the whole trajectory, one row, a mask of computed steps.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from lemica_planner import ErrorGraph, Provenance, Sample
+
+WIDTH = 12
+OPENED: list["ToyReplayer"] = []
+INTERRUPT_AFTER: int | None = None
+
+
+class ToyModel:
+    """One denoising step: block stack (counted), then a head and an Euler step that depend on time."""
+
+    def __init__(self, num_steps: int = 9) -> None:
+        rng = np.random.default_rng(0)
+        self.num_steps = num_steps
+        self.mix = rng.normal(size=(WIDTH, WIDTH)) / 3
+        self.times = rng.normal(size=(num_steps, WIDTH))
+        self.forwards = 0
+
+    def noise(self, sample: Sample) -> np.ndarray:
+        return np.random.default_rng([sample.seed, len(sample.prompt)]).normal(size=WIDTH)
+
+    def blocks(self, states: np.ndarray, step: int) -> np.ndarray:
+        self.forwards += len(states)
+        return np.tanh(states @ self.mix + self.times[step])
+
+    def advance(self, states: np.ndarray, residual: np.ndarray, step: int) -> np.ndarray:
+        return states + (np.cos(self.times[step]) * (states + residual)) / self.num_steps
+
+
+class ToySession:
+    def __init__(self, model: ToyModel, sample: Sample) -> None:
+        self.model = model
+        self.states = [model.noise(sample)[None]]
+        self.residuals = []
+        self.is_closed = False
+        for step in range(model.num_steps):
+            self.residuals.append(model.blocks(self.states[-1], step))
+            self.states.append(model.advance(self.states[-1], self.residuals[-1], step))
+
+    def errors(self, edges: Sequence[tuple[int, int]]) -> np.ndarray:
+        (end,) = {end for _, end in edges}
+        rows = np.concatenate([self._reuse(start, end) for start, _ in edges])
+        for step in range(end, self.model.num_steps):
+            rows = self.model.advance(rows, self.model.blocks(rows, step), step)
+        return np.abs(rows - self.states[-1]).mean(axis=1)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _reuse(self, start: int, end: int) -> np.ndarray:
+        state = self.states[start]
+        for step in range(start, end):
+            state = self.model.advance(state, self.residuals[start], step)
+        return state
+
+
+class ToyReplayer:
+    """Opens sessions and remembers them; `interrupt_after` calls of `errors` it is interrupted like by Ctrl-C."""
+
+    def __init__(self, num_steps: int = 9, interrupt_after: int | None = None, **stated: object) -> None:
+        self.model = ToyModel(num_steps)
+        self.sessions: list[ToySession] = []
+        self.calls: list[list[tuple[int, int]]] = []
+        self._interrupt_after = interrupt_after
+        self._stated = stated
+
+    def provenance(self) -> Provenance:
+        return toy_provenance(num_inference_steps=self.model.num_steps, **self._stated)
+
+    def open(self, sample: Sample) -> ToySession:
+        session = ToySession(self.model, sample)
+        measure = session.errors
+
+        def errors(edges):
+            if len(self.calls) == self._interrupt_after:
+                raise KeyboardInterrupt
+            self.calls.append(list(edges))
+            return measure(edges)
+
+        session.errors = errors
+        self.sessions.append(session)
+        return session
+
+
+def toy_provenance(**stated: object) -> Provenance:
+    known = {
+        "model": "toy",
+        "weights_hash": "sha256:0",
+        "scheduler": "Euler",
+        "scheduler_config": {"shift": 3.0},
+        "num_inference_steps": 9,
+        "guidance_scale": 1.0,
+        "num_frames": 1,
+        "height": 3,
+        "width": 4,
+    }
+    return Provenance(**(known | stated))
+
+
+def open_toy(model_dir: Path) -> ToyReplayer:
+    """Open a replayer as an entry point does, and remember it."""
+    OPENED.append(ToyReplayer(interrupt_after=INTERRUPT_AFTER))
+    return OPENED[-1]
+
+
+def open_broken(model_dir: Path) -> ToyReplayer:
+    raise RuntimeError("weights of another model")
+
+
+def toy_graph(num_steps=9, max_span=4):
+    rng = np.random.default_rng(1)
+    weights = rng.random((num_steps, num_steps)) / 3
+    weights[np.subtract.outer(np.arange(num_steps), np.arange(num_steps)) < -max_span] = np.inf
+    weights[np.arange(num_steps - 1), np.arange(1, num_steps)] = 0
+    return ErrorGraph(weights, provenance=toy_provenance(num_inference_steps=num_steps))
+
+
+def slow_errors(sample: Sample, num_steps: int, edge: tuple[int, int]) -> float:
+    model = ToyModel(num_steps)
+    full = _final(model, model.noise(sample), range(num_steps))
+    cached = _final(model, model.noise(sample), [step for step in range(num_steps) if not edge[0] < step < edge[1]])
+    return float(np.abs(full - cached).mean())
+
+
+def _final(model: ToyModel, state: np.ndarray, computed: Sequence[int]) -> np.ndarray:
+    residual = np.zeros(WIDTH)
+    for step in range(model.num_steps):
+        if step in computed:
+            residual = model.blocks(state[None], step)[0]
+        state = model.advance(state, residual, step)
+    return state

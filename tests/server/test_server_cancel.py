@@ -1,0 +1,82 @@
+"""Requests that nobody waits for any more free the engine; requests beyond its limits are told so."""
+
+import json
+import queue
+import time
+
+import pytest
+from tritonclient.utils import InferenceServerException
+
+from tests.server.callers import UNAVAILABLE
+
+pytestmark = pytest.mark.server
+MODEL = "narrow"  # one request at a time, two waiting
+LONG = {"prompt": "a", "num_inference_steps": 1000}  # many seconds
+
+
+@pytest.fixture
+def start(grpc):
+    """Start requests that take many seconds; whatever is left of them is cancelled in the end."""
+    started = []
+
+    def start(**values):
+        answers = queue.Queue()
+        tensors = grpc.tensors(**LONG | values)
+        call = grpc.client.async_infer(MODEL, tensors, lambda result, error: answers.put(error or result))
+        started.append(call)
+        time.sleep(0.3)
+        return call, answers
+
+    yield start
+    for call in started:
+        call.cancel()
+
+
+def is_free(grpc):
+    started = time.monotonic()
+    info = json.loads(grpc.client.infer(MODEL, grpc.tensors(prompt="a"), client_timeout=60).as_numpy("info")[0, 0])
+    return time.monotonic() - started < 20 and info["timings_ms"]["queue"] < 10_000
+
+
+def test_cancel_frees_the_engine(grpc, start):
+    call, answers = start()
+    call.cancel()
+    assert answers.get(timeout=10).status() == "StatusCode.CANCELLED"
+    assert is_free(grpc)
+
+
+def test_cancel_of_a_batch_frees_every_row(grpc, start):
+    call, _ = start(prompt=["a", "b"], num_inference_steps=[1000, 1000])
+    call.cancel()
+    assert is_free(grpc)
+
+
+def test_clients_timeout_frees_the_engine(grpc):
+    with pytest.raises(InferenceServerException, match="Deadline"):
+        grpc.client.infer(MODEL, grpc.tensors(**LONG), client_timeout=0.5)
+    assert is_free(grpc)
+
+
+@pytest.mark.parametrize("limit", [{"deadline_ms": 300}, {"timeout": 300_000}], ids=["deadline_ms", "timeout"])
+def test_deadline_ends_the_request(caller, limit):
+    started = time.monotonic()
+    error = caller.refusal(model=MODEL, **LONG, **limit)
+    assert error.status() == UNAVAILABLE[caller.protocol]
+    assert "not ready within its time limit of 0.3 s" in error.message()
+    assert time.monotonic() - started < 20
+
+
+def test_full_queue_is_told_at_once(caller, start):
+    for _ in range(3):
+        start()
+    error = caller.refusal(model=MODEL, prompt="a")
+    assert error.status() == UNAVAILABLE[caller.protocol]
+    assert "2 requests are waiting, the limit" in error.message()
+
+
+def test_refused_row_takes_its_whole_batch_with_it(grpc, start):
+    for _ in range(2):
+        start()
+    error = grpc.refusal(model=MODEL, prompt=["a", "b"])
+    assert error.status() == UNAVAILABLE["grpc"]
+    assert "row 1" in error.message()

@@ -1,0 +1,200 @@
+"""Train the text encoder and the Latte transformer together on encoded clips."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from diffusers import DDIMScheduler, LatteTransformer3DModel
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from shapes.checkpoint import load_checkpoint, save_checkpoint
+from shapes.pool import Pool
+from shapes.scene import paraphrase, split_scenes
+from shapes.tokenizer import VOCABULARY, build_tokenizer
+
+FRAMES = 16
+CAPTION_CHANNELS = 128
+DROP_CAPTION = 0.1  # share of captions replaced by the empty prompt, for guidance
+EMA_DECAY = 0.997
+MIN_TOKENS = 24  # captions are padded to at least this, so that the compiled blocks see one shape
+
+
+class Batch(NamedTuple):
+    """Latents (B, 4, F, 20, 20); token ids and mask (B, L); bias (B * F, 1, L) for cross-attention."""
+
+    latents: Tensor
+    ids: Tensor
+    mask: Tensor
+    bias: Tensor
+
+
+class TextToVideo(nn.Module):
+    """The two trained parts: text encoder and denoiser."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = T5EncoderModel(
+            T5Config(
+                vocab_size=VOCABULARY,
+                d_model=CAPTION_CHANNELS,
+                d_kv=32,
+                d_ff=256,
+                num_layers=2,
+                num_heads=4,
+                feed_forward_proj="gated-gelu",
+                dropout_rate=0.0,
+                pad_token_id=0,
+                eos_token_id=1,
+                decoder_start_token_id=0,
+            )
+        )
+        self.denoiser = LatteTransformer3DModel(
+            sample_size=20,
+            patch_size=4,
+            in_channels=4,
+            out_channels=8,  # the standard layout: the second half, the variance, is never used
+            num_layers=4,
+            num_attention_heads=4,
+            attention_head_dim=56,
+            cross_attention_dim=224,
+            caption_channels=CAPTION_CHANNELS,
+            attention_bias=True,
+            activation_fn="gelu-approximate",
+            num_embeds_ada_norm=1000,
+            norm_type="ada_norm_single",
+            norm_elementwise_affine=False,
+            norm_eps=1e-6,
+            video_length=FRAMES,
+        )
+        _quiet_start(self.denoiser)
+
+    def forward(self, noisy: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
+        """Predict the velocity, shape of `noisy`."""
+        states = self.text(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
+        output = self.denoiser(noisy, timestep, states, encoder_attention_mask=batch.bias, return_dict=False)[0]
+        return output.chunk(2, dim=1)[0]
+
+
+def _quiet_start(denoiser: LatteTransformer3DModel) -> None:
+    """Start near the identity (DiT, section 3.2): branches that write to the stream begin at zero."""
+    nn.init.zeros_(denoiser.proj_out.weight)
+    nn.init.zeros_(denoiser.proj_out.bias)
+    nn.init.normal_(denoiser.adaln_single.linear.weight, std=0.02)
+    for block in denoiser.transformer_blocks:
+        nn.init.zeros_(block.attn2.to_out[0].weight)
+
+
+def make_scheduler() -> DDIMScheduler:
+    """Latte's linear betas; the model predicts the velocity (Salimans and Ho, 2022)."""
+    return DDIMScheduler(
+        beta_start=1e-4,
+        beta_end=0.02,
+        beta_schedule="linear",
+        clip_sample=False,
+        set_alpha_to_one=True,
+        steps_offset=0,
+        prediction_type="v_prediction",
+    )
+
+
+def train_latte(folder: Path, pool: Pool, *, iterations: int, batch: int, device: str, lr: float = 1e-3) -> TextToVideo:
+    """Train, or carry on from `folder`'s checkpoint, and return the averaged model."""
+    torch.manual_seed(0)
+    model = TextToVideo().to(device)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
+    _compile(model.denoiser)
+    muon, adam = _optimizers(model, lr)
+    state = {"model": model, "average": average, "muon": muon, "adam": adam}
+    path = folder / "latte.pt"
+    start = load_checkpoint(path, **state)
+    batches = _batches(pool, build_tokenizer(), batch, device, seed=start)
+    scheduler = make_scheduler()
+    bar = tqdm(range(start, iterations), initial=start, total=iterations, desc="latte", mininterval=10)
+    running = 1.0
+    for iteration in bar:
+        _set_lr((muon, adam), lr * _schedule(iteration, iterations))
+        loss = _loss(model, scheduler, next(batches))
+        model.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        muon.step()
+        adam.step()
+        average.update_parameters(model)
+        running += 0.02 * (loss.item() - running)
+        bar.set_postfix(loss=f"{running:.4f}")
+        if iteration % 100 == 99 or iteration == iterations - 1:
+            save_checkpoint(path, iteration + 1, **state)
+    trained: TextToVideo = average.module
+    return trained.eval()
+
+
+def _compile(denoiser: LatteTransformer3DModel) -> None:
+    """Compile block by block: the same code serves all blocks of a kind, and elementwise work is fused."""
+    for block in (*denoiser.transformer_blocks, *denoiser.temporal_transformer_blocks):
+        block.compile(dynamic=False)
+
+
+def _optimizers(model: TextToVideo, lr: float) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
+    """Muon for the matrices inside the blocks, AdamW for everything else."""
+    blocks = (model.denoiser.transformer_blocks, model.denoiser.temporal_transformer_blocks)
+    matrices = [p for stack in blocks for p in stack.parameters() if p.ndim == 2 and min(p.shape) > 6]
+    chosen = {id(p) for p in matrices}
+    rest = [p for p in model.parameters() if id(p) not in chosen]
+    muon = torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    return muon, torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+
+
+def _schedule(iteration: int, iterations: int) -> float:
+    """Warm up over 100 iterations, hold, and fall linearly to 5 % over the last third."""
+    return min(1.0, (iteration + 1) / 100, 0.05 + 0.95 * 3 * (1 - iteration / iterations))
+
+
+def _set_lr(optimizers: tuple[torch.optim.Optimizer, ...], lr: float) -> None:
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+
+def _loss(model: TextToVideo, scheduler: DDIMScheduler, batch: Batch) -> Tensor:
+    size = len(batch.latents)
+    strata = (torch.arange(size) + torch.rand(size)) / size
+    timestep = (strata * 1000).long().clamp(max=999).to(batch.latents.device)
+    noise = torch.randn_like(batch.latents)
+    noisy = scheduler.add_noise(batch.latents, noise, timestep)
+    target = scheduler.get_velocity(batch.latents, noise, timestep)
+    with torch.autocast(noise.device.type, torch.bfloat16):
+        output = model(noisy, timestep, batch)
+    return nn.functional.mse_loss(output.float(), target)
+
+
+def _batches(
+    pool: Pool, tokenizer: PreTrainedTokenizerFast, size: int, device: str, seed: int
+) -> Iterator[Batch]:
+    rng = random.Random(seed)
+    scenes = split_scenes()[0]
+    while True:
+        picks = rng.sample(range(len(pool.scenes)), size)
+        captions = [paraphrase(scenes[pool.scenes[pick]], rng) for pick in picks]
+        dropped = [rng.random() < DROP_CAPTION for _ in picks]
+        batch = _tokenise(pool.latents[picks].float(), captions, dropped, tokenizer)
+        yield Batch(*(part.to(device) for part in batch))
+
+
+def _tokenise(
+    latents: Tensor, captions: list[str], dropped: list[bool], tokenizer: PreTrainedTokenizerFast
+) -> Batch:
+    """Make a batch; a dropped caption keeps its length, because LattePipeline crops the negative prompt to it."""
+    longest = max(len(ids) for ids in tokenizer(captions).input_ids)
+    pad = {"padding": "max_length", "max_length": max(longest, MIN_TOKENS), "return_tensors": "pt"}
+    full = tokenizer(captions, **pad)
+    kept = ["" if drop else caption for caption, drop in zip(captions, dropped, strict=True)]
+    shown = tokenizer(kept, **pad)
+    bias = (full.attention_mask[:, None, :].float() - 1) * 10_000.0
+    return Batch(latents, shown.input_ids, shown.attention_mask, bias.repeat_interleave(FRAMES, dim=0))
