@@ -31,15 +31,14 @@ LABEL org.opencontainers.image.title="lemica" \
       org.opencontainers.image.base.name="nvcr.io/nvidia/tritonserver:${TRITON_VERSION}-py3"
 
 # Everything belongs to root and the server runs as another user: neither code nor weights can be changed from inside.
-COPY --from=build /opt/lemica/lib /opt/lemica/lib
+COPY --from=build /opt/lemica/venv /opt/lemica/venv
 COPY --from=build /opt/lemica/backends/lemica /opt/tritonserver/backends/lemica
 COPY model_repository /models
 
-# The stub runs the system's Python; PYTHONPATH gives it lemica's packages before its own. Bytecode written into a
-# model's folder would look like a change of the model. Nothing is fetched from a hub unless an operator says so twice:
+# The server's Python stub takes the environment whose python3 is first on PATH. Bytecode written into a model's folder
+# would look like a change of the model. Nothing is fetched from a hub unless an operator says so twice:
 # HF_HUB_OFFLINE=0 here, and "allow_hub" in the model's model.json.
-ENV PYTHONPATH=/opt/lemica/lib \
-    PATH=${PATH}:/opt/lemica/lib/bin \
+ENV PATH=/opt/lemica/venv/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
     HF_HUB_OFFLINE=1

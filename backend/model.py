@@ -28,7 +28,7 @@ from lemica_backend.row_group import RowGroup
 from lemica_backend.triton_config import cache_plan, check_config, complete_config, instance_device, version_dir
 from lemica_backend.types import GenerationResult
 
-_CODES = {  # by name: the process that auto-completes the configuration has no TritonError
+_CODES: dict[type[Exception], str] = {  # by name: the process that auto-completes the configuration has no TritonError
     InvalidRequestError: "INVALID_ARG",
     EngineUnavailableError: "UNAVAILABLE",
     DeadlineExceededError: "UNAVAILABLE",

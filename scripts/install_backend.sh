@@ -6,12 +6,12 @@ usage() {
   cat <<'TEXT'
 usage: install_backend.sh PREFIX [--python PYTHON] [--skip PACKAGE]...
 
-Makes PREFIX/lib (lemica and all it needs; put it on PYTHONPATH) and PREFIX/backends/lemica/model.py (the backend;
-copy or link that folder into the server's backend directory).
+Makes PREFIX/venv (lemica and all it needs; start the server with PREFIX/venv/bin first on PATH) and
+PREFIX/backends/lemica (the backend; copy that folder into the server's backend directory).
 
-  --python PYTHON   the interpreter that the server's Python stub runs (default: python3); it needs pip
-  --skip PACKAGE    leave PACKAGE and what only it needs out, because the interpreter brings its own, such as a
-                    torch built for this machine; may be given several times
+  --python PYTHON   the interpreter that the server's Python stub is linked to (default: python3); it needs pip
+  --skip PACKAGE    leave PACKAGE and what only it needs out, and use the one that PYTHON's own packages hold, such
+                    as a torch built for this machine; may be given several times
 
 pip's own settings apply, such as PIP_INDEX_URL and PIP_EXTRA_INDEX_URL.
 TEXT
@@ -40,25 +40,29 @@ prefix=$(cd "$prefix" && pwd)
 [[ -z $(ls -A "$prefix") ]] || fail "$prefix is not empty; give an empty folder"
 "$python" -m pip --version >/dev/null || fail "$python has no pip"
 
-# All work happens beside its goal: whatever fails, PREFIX is left empty, and nothing is copied across file systems.
-work=$(mktemp -d "$prefix/.install.XXXXXX")
-trap 'rm -rf "$work"' EXIT
-mkdir "$work/tmp" "$work/lib"
-export TMPDIR=$work/tmp PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+# Whatever fails, PREFIX is empty again afterwards.
+work=$(mktemp -d)
+trap 'rm -rf "$work" "$prefix/venv" "$prefix/backends"' EXIT
+export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
 echo "Building the lemica wheel ..."
 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$work" "$source_dir"
 wheels=("$work"/lemica-*.whl)
 
-echo "Installing it with what the backend needs into $prefix/lib ..."
+# A virtual environment, and no folder for PYTHONPATH: some stubs, Triton 24.10's for one, ignore that variable, but
+# they take the environment whose python3 is first on PATH.
+echo "Installing it with what the backend needs into $prefix/venv ..."
+venv_options=(--without-pip)
+((${#skipped[@]} == 0)) || venv_options+=(--system-site-packages)
+"$python" -m venv "${venv_options[@]}" "$prefix/venv"
 "$python" "$source_dir/scripts/backend_requirements.py" "${wheels[0]}" "${skipped[@]}" >"$work/requirements.txt"
-"$python" -m pip install --quiet --no-warn-conflicts --target "$work/lib" \
+"$python" -m pip --python "$prefix/venv/bin/python" install --quiet --ignore-installed \
   --requirement "$work/requirements.txt" "${wheels[0]}"
 
-# A package that lifts numpy to 2 would break every string tensor of an older server: better no image than that one.
-(cd / && PYTHONPATH=$work/lib "$python" -c 'import lemica_backend, numpy
-assert numpy.__version__.startswith("1."), f"numpy {numpy.__version__} was installed; the backend needs numpy < 2"')
+# A package that lifts numpy to 2 would break every string tensor of an older server: better no install than that one.
+"$prefix/venv/bin/python" -I -c 'import lemica_backend, numpy
+assert numpy.__version__.startswith("1."), f"numpy {numpy.__version__} was installed; the backend needs numpy < 2"'
 
-install -D -m 644 "$source_dir/backend/model.py" "$work/backends/lemica/model.py"
-mv "$work/lib" "$work/backends" "$prefix"
-echo "Done: PYTHONPATH=$prefix/lib and the backend folder $prefix/backends/lemica."
+install -D -m 644 "$source_dir/backend/model.py" "$prefix/backends/lemica/model.py"
+trap 'rm -rf "$work"' EXIT
+echo "Done. Put $prefix/venv/bin first on PATH, and copy $prefix/backends/lemica into the server's backend directory."

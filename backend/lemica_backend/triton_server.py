@@ -317,7 +317,9 @@ def _bind(held: socket.socket, host: str, port: int) -> None:
 
 
 def _reachable(host: str) -> str:
-    return "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - compared, not bound
+    """Return the host as a client on this machine writes it into a URL."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"[{host}]" if ":" in host else host
 
 
 def _kill_group(leader: int) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lemica_backend.triton_install import STUB_NAME, TritonInstall
+from lemica_backend.triton_install import STUB_NAME, TritonInstall, TritonNotFoundError
 
 _PREFIX = "lemica-serve-"
 _UNLOCKED_PREFIX = "lemica-new-"  # another start must not take a folder without a lock for an abandoned one
@@ -60,18 +60,22 @@ class Workspace:
         shutil.copytree(install.backends / "python", backends / "python", ignore=_not_needed)
         shutil.copy2(install.stub, backends / "python" / STUB_NAME)
         for backend in install.backends.iterdir():
-            if backend.name != "python":
+            if backend.name not in ("python", "lemica"):
                 (backends / backend.name).symlink_to(backend.resolve())
         (backends / "lemica").mkdir()
-        (backends / "lemica" / _MODEL_FILE).symlink_to(_find_model_file())
+        (backends / "lemica" / _MODEL_FILE).symlink_to(_find_model_file(install))
         return backends
 
 
-def _find_model_file() -> Path:
-    """Return the backend's model.py: beside this package in a checkout, inside it in an installed wheel."""
+def _find_model_file(install: TritonInstall) -> Path:
+    """Return the backend's model.py: inside this package in a wheel, beside it in a checkout, or the server's own."""
     package = Path(__file__).resolve().parent
-    installed = package / "triton_backend" / _MODEL_FILE
-    return installed if installed.is_file() else package.parent / _MODEL_FILE
+    folders = (package / "triton_backend", package.parent, install.backends / "lemica")
+    for folder in folders:
+        if (folder / _MODEL_FILE).is_file():
+            return folder / _MODEL_FILE
+    places = ", ".join(str(folder) for folder in folders)
+    raise TritonNotFoundError(f"{_MODEL_FILE} of the lemica backend is in none of {places}: reinstall lemica")
 
 
 def _not_needed(_: str, names: list[str]) -> list[str]:

@@ -136,7 +136,7 @@ def test_columns_must_have_the_prompts_rows():
 
 
 def test_fault_in_a_batch_names_its_row():
-    with pytest.raises(InvalidRequestError, match="^row 1: seed is -5"):
+    with pytest.raises(InvalidRequestError, match=r"^row 1: seed is -5"):
         decode(tensors(prompt=["a", "b"], seed=[1, -5]))
 
 

@@ -27,7 +27,13 @@ def left_over(private_folders):
 
 
 def make_install(root):
-    for name in (f"python/{STUB_NAME}", "python/libtriton_python.so", "python/__pycache__/x", "onnxruntime/lib.so"):
+    for name in (
+        "lemica/model.py",
+        f"python/{STUB_NAME}",
+        "python/libtriton_python.so",
+        "python/__pycache__/x",
+        "onnxruntime/lib.so",
+    ):
         path = root / "backends" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("stock")

@@ -11,6 +11,7 @@ import pytest
 
 from lemica_backend.triton_install import find_triton
 from lemica_backend.triton_server import TritonServer
+from lemica_backend.workspace import Workspace
 from lemica_client import Client
 from tests.demo.tiny_repository import MODEL, build_tiny_repository
 
@@ -29,37 +30,40 @@ def prefix(tmp_path_factory):
     folder = tmp_path_factory.mktemp("install") / "prefix"
     outcome = install(folder, "--python", sys.executable, "--skip", "torch")
     assert outcome.returncode == 0, outcome.stderr
-    assert f"PYTHONPATH={folder}/lib" in outcome.stdout
+    assert f"{folder}/venv/bin first on PATH" in outcome.stdout
     return folder
 
 
-def run_python(program, *path):
-    """Run a program in a Python that knows its standard library and `path`, nothing of this environment."""
-    command = [sys.executable, "-S", "-P", "-c", program]
-    environment = {"PYTHONPATH": os.pathsep.join(map(str, path)), "PATH": os.environ["PATH"]}
-    outcome = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd="/")
+@pytest.fixture(scope="module")
+def prefix_with_torch(prefix):
+    """The same with this environment's packages behind its own, as ``--skip torch`` means it."""
+    (site_packages_of(prefix) / "after_all_others.pth").write_text(SITE_PACKAGES)
+    return prefix
+
+
+def site_packages_of(prefix):
+    return next((prefix / "venv" / "lib").glob("python3.*/site-packages"))
+
+
+def run_python(prefix, program):
+    command = [prefix / "venv" / "bin" / "python", "-I", "-c", program]
+    outcome = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
     assert outcome.returncode == 0, outcome.stderr
     return outcome.stdout.split()
 
 
-def test_a_python_with_that_folder_alone_imports_the_backend(prefix):
+def test_the_new_environment_alone_imports_the_backend(prefix):
     program = "import lemica_backend, numpy; print(lemica_backend.__file__, numpy.__version__)"
-    file, numpy = run_python(program, prefix / "lib")
-    assert Path(file).is_relative_to(prefix / "lib")
+    file, numpy = run_python(prefix, program)
+    assert Path(file).is_relative_to(prefix)
     assert numpy.startswith("1.")
 
 
-def test_with_torch_beside_it_everything_else_comes_from_that_folder(prefix):
-    program = (
-        "import sys, torch, diffusers, transformers, safetensors, pydantic, av, lemica_planner, lemica_backend.engine\n"
-        "print(*(module.__file__ for name, module in sys.modules.items() if name in "
-        "('torch', 'diffusers', 'transformers', 'safetensors', 'pydantic', 'av', 'numpy', 'lemica_planner', "
-        "'lemica_backend.engine')))"
-    )
-    files = run_python(program, prefix / "lib", SITE_PACKAGES)
-    foreign = [file for file in files if not Path(file).is_relative_to(prefix / "lib")]
-    assert len(files) == 9
-    assert [Path(file).parent.name for file in foreign] == ["torch"]
+def test_nothing_else_is_left_behind(prefix):
+    assert sorted(entry.name for entry in prefix.iterdir()) == ["backends", "venv"]
+    assert not (site_packages_of(prefix) / "torch").exists()
+    readable = [prefix / "venv", site_packages_of(prefix), prefix / "backends" / "lemica"]
+    assert all(folder.stat().st_mode & 0o555 == 0o555 for folder in readable)
 
 
 def test_the_backend_folder_holds_the_model_file(prefix):
@@ -68,21 +72,35 @@ def test_the_backend_folder_holds_the_model_file(prefix):
     assert installed.stat().st_mode & 0o777 == 0o644
 
 
+def test_with_torch_added_everything_else_is_the_environments_own(prefix_with_torch):
+    program = (
+        "import sys, torch, diffusers, transformers, safetensors, pydantic, av, lemica_planner, lemica_backend.engine\n"
+        "print(*(module.__file__ for name, module in sys.modules.items() if name in "
+        "('torch', 'diffusers', 'transformers', 'safetensors', 'pydantic', 'av', 'numpy', 'lemica_planner', "
+        "'lemica_backend.engine')))"
+    )
+    files = run_python(prefix_with_torch, program)
+    foreign = [file for file in files if not Path(file).is_relative_to(prefix_with_torch)]
+    assert len(files) == 9
+    assert [Path(file).parent.name for file in foreign] == ["torch"]
+
+
 @pytest.mark.server
-def test_a_server_with_that_backend_folder_serves(prefix, tmp_path, monkeypatch):
-    """As in the container: the server's own backends, lemica's folder among them, and PYTHONPATH."""
+def test_a_server_with_that_backend_folder_serves(prefix_with_torch, tmp_path, monkeypatch):
+    """As in the container: the server's own backends, lemica's folder among them, and the environment on PATH."""
     backends = tmp_path / "backends"
-    make_backend_folder(backends, prefix)
+    make_backend_folder(backends, prefix_with_torch)
     repository = build_tiny_repository(tmp_path / "models")
-    monkeypatch.setenv("PYTHONPATH", str(prefix / "lib"))
-    with TritonServer(repository, extra_args=[f"--backend-directory={backends}"]) as server:
+    monkeypatch.setattr(Workspace, "make_backends", lambda *_: backends)
+    monkeypatch.setattr(sys, "executable", str(prefix_with_torch / "venv" / "bin" / "python"))
+    with TritonServer(repository) as server:
         server.wait_ready(timeout_s=120)
         video = Client(server.grpc_url, model=MODEL).generate("a red circle", seed=1, budget="fast")
         loaded = [line for process in processes_of(server.pid) for line in maps_of(process) if "/numpy/" in line]
     assert video.frames.shape[3] == 3
     assert len(video.info["computed_steps"]) < video.info["num_inference_steps"]
     assert loaded
-    assert all(str(prefix / "lib") in line for line in loaded)
+    assert all(str(prefix_with_torch) in line for line in loaded)
 
 
 def make_backend_folder(backends, prefix):
@@ -106,12 +124,6 @@ def is_in(process, group):
 
 def maps_of(process):
     return Path(f"/proc/{process}/maps").read_text().splitlines()
-
-
-def test_nothing_else_is_left_behind(prefix):
-    assert sorted(entry.name for entry in prefix.iterdir()) == ["backends", "lib"]
-    assert not (prefix / "lib" / "torch").exists()
-    assert (prefix / "lib").stat().st_mode & 0o555 == 0o555
 
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path):

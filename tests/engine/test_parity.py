@@ -24,6 +24,8 @@ def pipeline_latents(pipeline, prompt, *, seed=7, guidance_scale=4.0, steps=STEP
         generator=torch.Generator().manual_seed(seed),
         output_type="latent",
         clean_caption=False,
+        height=None,  # the model's own size, not 512
+        width=None,
     ).frames[0].numpy()
 
 
@@ -53,6 +55,8 @@ def test_decoded_frames_equal_the_pipelines(engine, pipeline):
         generator=torch.Generator().manual_seed(3),
         output_type="np",
         clean_caption=False,
+        height=None,  # the model's own size, not 512
+        width=None,
     ).frames[0]
     assert np.abs(ours - (theirs * 255).round().astype(int)).max() <= 1
 

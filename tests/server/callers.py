@@ -13,6 +13,7 @@ DTYPES = {"seed": np.int64, "guidance_scale": np.float32} | dict.fromkeys(
     ("num_inference_steps", "height", "width", "num_frames", "deadline_ms", "priority"), np.int32
 )
 INVALID = {"http": "400", "grpc": "StatusCode.INVALID_ARGUMENT"}
+INTERNAL = {"http": "500", "grpc": "StatusCode.INTERNAL"}
 UNAVAILABLE = {"http": "503", "grpc": "StatusCode.UNAVAILABLE"}
 
 
@@ -28,10 +29,11 @@ class Caller:
     def _options(self):
         return {"network_timeout": 120.0, "concurrency": 4} if self.protocol == "http" else {}
 
-    def infer(self, model="tiny", *, outputs=("info",), parameters=None, timeout=None, **values):
+    def infer(self, model="tiny", *, outputs=("info",), parameters=None, timeout=None, request_id="", **values):
         """Send one request; each value is one row or a list of rows, or an array to be sent as it is."""
         wanted = [self._triton.InferRequestedOutput(name) for name in outputs] or None
-        return self.client.infer(model, self.tensors(**values), outputs=wanted, parameters=parameters, timeout=timeout)
+        options = {"outputs": wanted, "parameters": parameters, "timeout": timeout, "request_id": request_id}
+        return self.client.infer(model, self.tensors(**values), **options)
 
     def info(self, model="tiny", **values):
         """Return the info of a request's first row."""

@@ -1,4 +1,4 @@
-"""Requests that nobody waits for any more free the engine; requests beyond its limits are told so."""
+"""Requests that nobody waits for any more, that come too late or too many, or that fail: all are answered."""
 
 import json
 import queue
@@ -7,7 +7,7 @@ import time
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from tests.server.callers import UNAVAILABLE
+from tests.server.callers import INTERNAL, UNAVAILABLE
 
 pytestmark = pytest.mark.server
 MODEL = "narrow"  # one request at a time, two waiting
@@ -80,3 +80,11 @@ def test_refused_row_takes_its_whole_batch_with_it(grpc, start):
     error = grpc.refusal(model=MODEL, prompt=["a", "b"])
     assert error.status() == UNAVAILABLE["grpc"]
     assert "row 1" in error.message()
+
+
+def test_fault_is_the_requests_own_and_named_by_its_id(caller):
+    error = caller.refusal(prompt="a", guidance_scale=3e38, request_id="mine")
+    assert error.status() == INTERNAL[caller.protocol]
+    assert "request mine: the latents are not finite" in error.message()
+    assert "details are in the server's log" in error.message()
+    assert caller.info(prompt="a")

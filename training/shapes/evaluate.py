@@ -48,6 +48,8 @@ def generated_clips(folder: Path, count: int, *, guidance_scale: float, steps: i
             generator=torch.Generator("cpu").manual_seed(FIRST_SEED + index),
             output_type="np",
             clean_caption=False,
+            height=None,  # the model's own size, not 512
+            width=None,
         )
         yield scene, (output.frames[0] * 255).round().astype(np.uint8)
 
