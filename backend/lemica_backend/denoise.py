@@ -21,7 +21,7 @@ from lemica_backend.types import Branch
 class _Row(NamedTuple):
     job: Job
     branch: Branch
-    index: int  # of the job among the jobs of this tick
+    at: int  # of the job among the jobs of this tick
 
 
 @torch.inference_mode()
@@ -43,7 +43,7 @@ def _predict(model: VideoModel, jobs: Sequence[Job]) -> list[Tensor]:
     """Return each job's guided model output, shape (C, F, h, w)."""
     stem = model.stem(torch.stack([job.latents for job in jobs]), torch.stack([job.timestep for job in jobs]))
     rows = [_Row(job, branch, index) for index, job in enumerate(jobs) for branch in job.texts]
-    stem = stem.rows([row.index for row in rows])
+    stem = stem.rows([row.at for row in rows])
     outputs = model.head(_run_stack(model, rows, stem), stem)
     split = outputs.split([len(job.texts) for job in jobs])
     return [_guide(output, job.planned.guidance_scale) for output, job in zip(split, jobs, strict=True)]
@@ -56,11 +56,11 @@ def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem) -> Tensor:
     if computing:
         texts = [rows[index].job.texts[rows[index].branch] for index in computing]
         hidden[computing] = model.blocks(stem.rows(computing), texts)
-    for row, before, after in zip(rows, stem.hidden, hidden, strict=True):
+    for index, row in enumerate(rows):
         if row.job.computes:
-            row.job.cache.record(row.job.step, row.branch, after - before)
+            row.job.cache.record(row.job.step, row.branch, hidden[index] - stem.hidden[index])
         else:
-            after += row.job.cache.predict(row.job.step, row.branch)
+            hidden[index] += row.job.cache.predict(row.job.step, row.branch)
     return hidden
 
 
@@ -68,5 +68,5 @@ def _guide(output: Tensor, guidance_scale: float) -> Tensor:
     """Combine the branches (Ho and Salimans, 2022, equation 6): rows are uncond, cond, or cond alone."""
     if len(output) == 1:
         return output[0]
-    uncond, cond = output
+    uncond, cond = output.unbind()
     return uncond + guidance_scale * (cond - uncond)

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import torch
 
-from lemica_planner import CachePlan, PlannerError
-
 from lemica_backend.config import ModelConfig
 from lemica_backend.denoise import denoise
 from lemica_backend.errors import EngineUnavailableError, LemicaError, ModelLoadError
@@ -22,6 +20,7 @@ from lemica_backend.planned import plan_request
 from lemica_backend.session import Session
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
 from lemica_backend.waiting import WaitingLine
+from lemica_planner import CachePlan, PlannerError
 
 
 def _never() -> bool:
@@ -114,7 +113,7 @@ class Engine:
             return
         try:
             denoise(self.model, [session.job for session in self._active])
-        except Exception:  # noqa: BLE001 - any fault of a forward; found again, and answered, below
+        except Exception:  # any fault of a forward; found again, and answered, below
             self._active = [session for session in self._active if session.step_alone(self.model)]
 
     def _finish(self) -> None:
@@ -147,9 +146,9 @@ def load_engine(model_dir: Path, config: ModelConfig, plan_json: str | None) -> 
     ModelLoadError
         If the weights or the plan are broken, or the plan was made for another model.
     """
-    model = open_model(model_dir, config)
     try:
         plan = CachePlan.from_json(plan_json) if plan_json else None
+        model = open_model(model_dir, config)  # takes seconds, so a broken plan is found before
         if plan:
             _require_fit(plan, model)
     except PlannerError as error:

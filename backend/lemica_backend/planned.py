@@ -6,12 +6,11 @@ import secrets
 from dataclasses import dataclass
 from typing import TypeVar
 
-from lemica_planner import CachePlan, PlannerError
-
 from lemica_backend.config import ModelConfig
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.models.base import ModelInfo
 from lemica_backend.types import GenerationRequest
+from lemica_planner import CachePlan, PlannerError
 
 SEED_LIMIT = 2**63
 FULL = "full"
@@ -61,7 +60,7 @@ def plan_request(
     _check_size(request, info)
     steps = _pick(request.num_inference_steps, config.defaults.num_inference_steps)
     guidance_scale = _pick(request.guidance_scale, config.defaults.guidance_scale)
-    _check_steps(steps, config)
+    _check_steps(steps, config, info)
     budget = _pick(request.budget, config.defaults.budget)
     computed, predicted_error = _computed_steps(budget, steps, guidance_scale, info, plan)
     return PlannedRequest(
@@ -87,8 +86,8 @@ def _check_size(request: GenerationRequest, info: ModelInfo) -> None:
             raise InvalidRequestError(f"{name} is {got}; this model makes {served} only: leave {name} out or send that")
 
 
-def _check_steps(steps: int, config: ModelConfig) -> None:
-    low, high = config.limits.min_steps, config.limits.max_steps
+def _check_steps(steps: int, config: ModelConfig, info: ModelInfo) -> None:
+    low, high = config.limits.min_steps, min(config.limits.max_steps, info.max_steps)
     if not low <= steps <= high:
         raise InvalidRequestError(f"num_inference_steps is {steps}; allowed are {low} to {high}")
 
@@ -97,7 +96,9 @@ def _seed(seed: int | None) -> int:
     if seed is None:
         return secrets.randbelow(2**31)
     if not 0 <= seed < SEED_LIMIT:
-        raise InvalidRequestError(f"seed is {seed}; allowed are 0 to {SEED_LIMIT - 1}, or leave it out to have one drawn")
+        raise InvalidRequestError(
+            f"seed is {seed}; allowed are 0 to {SEED_LIMIT - 1}, or leave it out to have one drawn"
+        )
     return seed
 
 

@@ -69,7 +69,7 @@ class Session:
         try:
             with torch.inference_mode():
                 self._job = start_job(model, self.planned)
-        except Exception as error:  # noqa: BLE001 - any fault here is this request's alone
+        except Exception as error:  # any fault here is this request's alone
             return self.fail(error)
         self.timings_ms["encode_text"] = self._since_arrival_ms() - self.timings_ms["queue"]
         return True
@@ -88,7 +88,7 @@ class Session:
         """Take one step without neighbours; False if it failed and the request is answered."""
         try:
             denoise(model, [self.job])
-        except Exception as error:  # noqa: BLE001 - any fault here is this request's alone
+        except Exception as error:  # any fault here is this request's alone
             return self.fail(error)
         return True
 
@@ -99,7 +99,7 @@ class Session:
         try:
             with torch.inference_mode():
                 result = self._decode(model)
-        except Exception as error:  # noqa: BLE001 - any fault here is this request's alone
+        except Exception as error:  # any fault here is this request's alone
             self.fail(error)
             return
         self.timings_ms["decode"] = self._since_arrival_ms() - decoding

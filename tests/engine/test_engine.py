@@ -141,7 +141,9 @@ def test_residuals_are_freed_when_a_request_ends(gated, gate):
 def test_a_job_holds_one_residual_a_branch(gated, gate, model):
     gate.opened.clear()
     answer, seen = Answer(), []
-    gated.submit(request(budget="fast"), on_done=answer, is_cancelled=lambda: seen.append(gated.cached_bytes()) or False)
+    gated.submit(
+        request(budget="fast"), on_done=answer, is_cancelled=lambda: seen.append(gated.cached_bytes()) or False
+    )
     gate.opened.set()
     answer.wait()
     one = 16 * 36 * 24 * 4  # frames x patches x width x float32

@@ -16,17 +16,21 @@ PROMPTS = ("a red circle", "a very much longer caption of a blue square that mov
 
 
 def pipeline_latents(pipeline, prompt, *, seed=7, guidance_scale=4.0, steps=STEPS, negative_prompt=""):
-    return pipeline(
-        prompt,
-        negative_prompt=negative_prompt,
-        num_inference_steps=steps,
-        guidance_scale=guidance_scale,
-        generator=torch.Generator().manual_seed(seed),
-        output_type="latent",
-        clean_caption=False,
-        height=None,  # the model's own size, not 512
-        width=None,
-    ).frames[0].numpy()
+    return (
+        pipeline(
+            prompt,
+            negative_prompt=negative_prompt,
+            num_inference_steps=steps,
+            guidance_scale=guidance_scale,
+            generator=torch.Generator().manual_seed(seed),
+            output_type="latent",
+            clean_caption=False,
+            height=None,  # the model's own size, not 512
+            width=None,
+        )
+        .frames[0]
+        .numpy()
+    )
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

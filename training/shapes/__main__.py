@@ -25,6 +25,7 @@ Weights = Annotated[Path, typer.Argument(help="A folder in the diffusers layout.
 def train(
     folder: Folder,
     weights: Weights,
+    *,
     autoencoder_iterations: int = 1200,
     clips: int = 6144,
     iterations: int = 4000,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
@@ -33,7 +34,7 @@ CROP = 40  # pixels; most iterations see a quarter of a frame, where the shape i
 CROPPED = 0.7  # share of the iterations that do
 
 
-def to_pixels(frames: np.ndarray) -> Tensor:
+def to_pixels(frames: NDArray[np.uint8]) -> Tensor:
     """Turn uint8 frames (..., height, width, 3) into floats (..., 3, height, width) in [-1, 1]."""
     return torch.from_numpy(frames).movedim(-1, -3).float() / 127.5 - 1
 
@@ -75,7 +76,8 @@ def _loss(model: AutoencoderKL, pixels: Tensor) -> Tensor:
         output = model.decode(posterior.sample()).sample
     error = (output.float() - pixels).abs().mean() + functional.mse_loss(output.float(), pixels)
     kl = 0.5 * (posterior.mean.float() ** 2 + posterior.var.float() - 1 - posterior.logvar.float()).mean()
-    return error + KL_WEIGHT * kl
+    loss: Tensor = error + KL_WEIGHT * kl
+    return loss
 
 
 def _batch(size: int, seed: int) -> Tensor:

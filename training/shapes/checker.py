@@ -33,12 +33,12 @@ def recognise(frames: Frames) -> Scene:
     return Scene(_nearest(ink, COLOURS), _shape(masks[seen]), _motion(masks[seen]), background)
 
 
-def _border(frames: Frames) -> NDArray[np.float32]:
+def _border(frames: Frames) -> Frames:
     edges = (frames[:, :3], frames[:, -3:], frames[:, :, :3], frames[:, :, -3:])
-    return np.concatenate([edge.reshape(-1, 3) for edge in edges]).astype(np.float32)
+    return np.concatenate([edge.reshape(-1, 3) for edge in edges])
 
 
-def _nearest(colour: NDArray[np.floating], palette: dict[str, tuple[int, int, int]]) -> str:
+def _nearest(colour: NDArray[np.float64], palette: dict[str, tuple[int, int, int]]) -> str:
     names = list(palette)
     distances = np.linalg.norm(np.asarray([palette[name] for name in names]) - colour, axis=1)
     return names[int(distances.argmin())]
@@ -93,7 +93,7 @@ def _motion(masks: Mask) -> str:
     return "moving down" if down > 0 else "moving up"
 
 
-def _winding(x: NDArray[np.floating], y: NDArray[np.floating]) -> float:
+def _winding(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
     """Return how many turns the track makes around its own middle, 0 for a track that hardly leaves it."""
     dx, dy = x - (x.max() + x.min()) / 2, y - (y.max() + y.min()) / 2
     if min(np.ptp(x), np.ptp(y)) < 12:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ def save_checkpoint(path: Path, iteration: int, **parts: Any) -> None:
     state = {name: part.state_dict() for name, part in parts.items()}
     spare = path.with_suffix(".tmp")
     torch.save({"iteration": iteration, **state}, spare)
-    os.replace(spare, path)
+    spare.replace(path)
 
 
 def load_checkpoint(path: Path, **parts: Any) -> int:

@@ -76,6 +76,8 @@ def show_scores(title: str, scores: dict[str, float], bars: dict[str, float]) ->
 
 def contact_sheet(clips: list[Clip], path: Path, *, columns: int = 8) -> None:
     """Save a picture with one row a clip and `columns` of its frames."""
-    rows = [np.concatenate(list(frames[np.linspace(0, len(frames) - 1, columns).astype(int)]), 1) for _, frames in clips]
+    rows = [
+        np.concatenate(list(frames[np.linspace(0, len(frames) - 1, columns).astype(int)]), 1) for _, frames in clips
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from diffusers import DDIMScheduler, LatteTransformer3DModel
@@ -79,7 +79,8 @@ class TextToVideo(nn.Module):
         """Predict the velocity, shape of `noisy`."""
         states = self.text(input_ids=batch.ids, attention_mask=batch.mask).last_hidden_state
         output = self.denoiser(noisy, timestep, states, encoder_attention_mask=batch.bias, return_dict=False)[0]
-        return output.chunk(2, dim=1)[0]
+        velocity: Tensor = output.chunk(2, dim=1)[0]
+        return velocity
 
 
 def _quiet_start(denoiser: LatteTransformer3DModel) -> None:
@@ -131,8 +132,7 @@ def train_latte(folder: Path, pool: Pool, *, iterations: int, batch: int, device
         bar.set_postfix(loss=f"{running:.4f}")
         if iteration % 100 == 99 or iteration == iterations - 1:
             save_checkpoint(path, iteration + 1, **state)
-    trained: TextToVideo = average.module
-    return trained.eval()
+    return cast(TextToVideo, average.module).eval()
 
 
 def _compile(denoiser: LatteTransformer3DModel) -> None:
@@ -174,9 +174,7 @@ def _loss(model: TextToVideo, scheduler: DDIMScheduler, batch: Batch) -> Tensor:
     return nn.functional.mse_loss(output.float(), target)
 
 
-def _batches(
-    pool: Pool, tokenizer: PreTrainedTokenizerFast, size: int, device: str, seed: int
-) -> Iterator[Batch]:
+def _batches(pool: Pool, tokenizer: PreTrainedTokenizerFast, size: int, device: str, seed: int) -> Iterator[Batch]:
     rng = random.Random(seed)
     scenes = split_scenes()[0]
     while True:
@@ -187,9 +185,7 @@ def _batches(
         yield Batch(*(part.to(device) for part in batch))
 
 
-def _tokenise(
-    latents: Tensor, captions: list[str], dropped: list[bool], tokenizer: PreTrainedTokenizerFast
-) -> Batch:
+def _tokenise(latents: Tensor, captions: list[str], dropped: list[bool], tokenizer: PreTrainedTokenizerFast) -> Batch:
     """Make a batch; a dropped caption keeps its length, because LattePipeline crops the negative prompt to it."""
     longest = max(len(ids) for ids in tokenizer(captions).input_ids)
     pad = {"padding": "max_length", "max_length": max(longest, MIN_TOKENS), "return_tensors": "pt"}

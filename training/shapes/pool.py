@@ -43,4 +43,5 @@ def _encode(autoencoder: AutoencoderKL, scene: Scene, rng: np.random.Generator) 
     pixels = to_pixels(draw(scene, rng)).to(autoencoder.device, memory_format=torch.channels_last)
     with torch.autocast(pixels.device.type, torch.bfloat16):
         mean = autoencoder.encode(pixels).latent_dist.mean
-    return mean.transpose(0, 1).half().cpu()
+    latents: Tensor = mean.transpose(0, 1).half().cpu()
+    return latents

@@ -55,13 +55,12 @@ def _distance(shape: str, x: Array, y: Array, radius: Array) -> Array:
     dx = grid[None, None, :] - x[:, None, None]
     dy = grid[None, :, None] - y[:, None, None]
     r = radius[:, None, None]
-    across, along = np.abs(dx), np.abs(dy)
-    if shape == "circle":
-        return np.hypot(dx, dy) - r
-    if shape == "square":
-        return np.maximum(across, along) - 0.88 * r
-    if shape == "triangle":
-        slant = 0.8944 * across - 0.4472 * dy - 0.49 * r  # apex (0, -1.1 r), base at y = 0.85 r
-        return np.maximum(slant, dy - 0.85 * r)
-    bar = 0.32 * r
-    return np.minimum(np.maximum(across - r, along - bar), np.maximum(across - bar, along - r))
+    across, along, bar = np.abs(dx), np.abs(dy), 0.32 * r
+    slant = 0.8944 * across - 0.4472 * dy - 0.49 * r  # the triangle: apex at -1.1 r, base at 0.85 r
+    distances: dict[str, Array] = {
+        "circle": np.hypot(dx, dy) - r,
+        "square": np.maximum(across, along) - 0.88 * r,
+        "triangle": np.maximum(slant, dy - 0.85 * r),
+        "cross": np.minimum(np.maximum(across - r, along - bar), np.maximum(across - bar, along - r)),
+    }
+    return distances[shape]

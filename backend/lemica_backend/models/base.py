@@ -51,6 +51,7 @@ class ModelInfo:
     """What a loaded model can serve, and what a cache plan for it depends on."""
 
     family: str
+    max_steps: int  # the scheduler has no more timesteps
     weights_hash: str
     scheduler: str
     scheduler_config: dict[str, Any]

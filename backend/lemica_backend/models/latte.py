@@ -53,6 +53,7 @@ class LatteModel:
         scheduler = pipeline.scheduler
         return ModelInfo(
             family="latte",
+            max_steps=scheduler.config.num_train_timesteps,
             weights_hash=hash_weights(folder / "transformer"),
             scheduler=type(scheduler).__name__,
             scheduler_config={k: v for k, v in sorted(scheduler.config.items()) if not k.startswith("_")},
@@ -89,7 +90,8 @@ class LatteModel:
         """Draw the noise on the CPU, so that a seed means the same on every device."""
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = torch.randn((1, *self.info.latents_shape), generator=generator, dtype=self._dtype)
-        return (noise[0] * self._pipeline.scheduler.init_noise_sigma).to(self._device)
+        latents: Tensor = noise[0] * self._pipeline.scheduler.init_noise_sigma
+        return latents.to(self._device)
 
     def new_scheduler(self, num_inference_steps: int) -> Scheduler:
         """Copy the pipeline's scheduler; diffusers schedulers keep one request's state."""
@@ -115,7 +117,7 @@ class LatteModel:
         bias = None if bias is None else bias.repeat_interleave(frames, dim=0)
         by_frame = stem.modulation.repeat_interleave(frames, dim=0)
         by_patch = stem.modulation.repeat_interleave(patches, dim=0)
-        hidden = stem.hidden.flatten(0, 1)  # (R * F, N, D)
+        hidden: Tensor = stem.hidden.flatten(0, 1)  # (R * F, N, D)
         stacks = zip(self._net.transformer_blocks, self._net.temporal_transformer_blocks, strict=True)
         for index, (spatial, temporal) in enumerate(stacks):
             hidden = spatial(hidden, None, text, bias, by_frame, None, None)
@@ -134,7 +136,7 @@ class LatteModel:
         channels, frames, height, width = self.info.latents_shape
         side = self._net.config.patch_size
         grid = patches.reshape(len(hidden), frames, height // side, width // side, side, side, -1)
-        output = grid.permute(0, 6, 1, 2, 4, 3, 5).reshape(len(hidden), -1, frames, height, width)
+        output: Tensor = grid.permute(0, 6, 1, 2, 4, 3, 5).reshape(len(hidden), -1, frames, height, width)
         return output[:, :channels]
 
     def decode(self, latents: Tensor) -> NDArray[np.uint8]:
