@@ -1,0 +1,141 @@
+"""The moving-shapes world: captions, generator, checker, tokenizer, and the parts of training that can go wrong."""
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from shapes.autoencoder import CONFIG, standardise, to_pixels
+from shapes.checker import recognise
+from shapes.checkpoint import load_checkpoint, save_checkpoint
+from shapes.evaluate import REAL_BAR, real_clips, score
+from shapes.latte import FRAMES, TextToVideo, _loss, _tokenise, make_scheduler
+from shapes.render import SIZE, draw
+from shapes.scene import Scene, all_scenes, paraphrase, split_scenes
+from shapes.tokenizer import MAX_TOKENS, build_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return build_tokenizer()
+
+
+def test_the_split_keeps_scenes_apart_and_is_the_same_every_time():
+    trained, held_out = split_scenes()
+    assert len(all_scenes()) == 768
+    assert set(trained).isdisjoint(held_out)
+    assert set(trained) | set(held_out) == set(all_scenes())
+    assert (trained, held_out) == split_scenes()
+    for field in Scene._fields:  # each value is trained, so a held-out scene is a new combination only
+        assert {getattr(scene, field) for scene in trained} == {getattr(scene, field) for scene in all_scenes()}
+
+
+def test_the_checker_recognises_held_out_clips_of_the_generator():
+    scores = score(real_clips(300), 300, lambda *_: None)
+    assert all(value >= REAL_BAR for value in scores.values()), scores
+
+
+@pytest.mark.parametrize("field", Scene._fields)
+def test_the_checker_says_what_is_shown_not_what_was_asked(field):
+    rng = np.random.default_rng(3)
+    scenes = all_scenes()
+    for _ in range(20):
+        shown, asked = (scenes[rng.integers(len(scenes))] for _ in range(2))
+        if getattr(shown, field) != getattr(asked, field):
+            assert getattr(recognise(draw(shown, rng)), field) != getattr(asked, field)
+
+
+@pytest.mark.parametrize("value", [0, 90, 255])
+def test_a_video_of_nothing_shows_nothing(value):
+    seen = recognise(np.full((16, SIZE, SIZE, 3), value, np.uint8))
+    assert (seen.colour, seen.shape, seen.motion) == ("none", "none", "none")
+
+
+def test_a_still_video_does_not_move():
+    frames = draw(Scene("red", "square", "moving right", "black"), np.random.default_rng(0))
+    assert recognise(np.repeat(frames[:1], 16, axis=0)).motion == "none"
+
+
+def test_clips_vary_and_stay_in_the_frame():
+    rng = np.random.default_rng(1)
+    for scene in all_scenes()[::16]:
+        one, other = draw(scene, rng), draw(scene, rng)
+        assert one.shape == (FRAMES, SIZE, SIZE, 3)
+        assert not np.array_equal(one, other)
+        assert len(np.unique(one[:, 0].reshape(-1, 3), axis=0)) == 1  # nothing touches the border
+
+
+def test_paraphrases_name_colour_shape_and_background_and_vary():
+    rng = random.Random(0)
+    scene = Scene("red", "circle", "moving left", "navy")
+    texts = Counter(paraphrase(scene, rng) for _ in range(200))
+    assert len(texts) > 40
+    assert all(word in text.lower() for text in texts for word in ("red", "circle", "navy"))
+
+
+def test_the_tokenizer_is_the_same_every_time_and_takes_any_text(tokenizer):
+    caption = "a red circle moving right on a navy background"
+    assert tokenizer(caption).input_ids == build_tokenizer()(caption.upper()).input_ids
+    assert tokenizer(caption).input_ids[-1] == tokenizer.eos_token_id
+    assert len(tokenizer(caption).input_ids) <= 12
+    strange = tokenizer("Ünïcode, 日本語 and \x00").input_ids
+    assert tokenizer.unk_token_id not in strange
+    assert tokenizer.model_max_length == MAX_TOKENS
+
+
+def test_a_dropped_caption_keeps_its_length(tokenizer):
+    captions = ["a red circle", "a blue square moving left on a navy background"]
+    batch = _tokenise(torch.zeros(2, 4, 16, 20, 20), captions, [False, True], tokenizer)
+    lengths = [len(tokenizer(caption).input_ids) for caption in captions]
+    seen = (batch.bias[::FRAMES, 0] == 0).sum(1).tolist()
+    assert seen == lengths  # what cross-attention sees
+    assert batch.mask.sum(1).tolist() == [lengths[0], 1]  # what the text encoder sees
+    assert batch.bias.shape[0] == 2 * FRAMES
+
+
+def test_standardising_changes_the_latents_and_not_the_picture():
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    model = AutoencoderKL(**CONFIG).eval()
+    rng = np.random.default_rng(0)
+    pixels = torch.cat([to_pixels(draw(scene, rng)[:2]) for scene in all_scenes()[::96]])
+    with torch.no_grad():
+        before = model.decode(model.encode(pixels).latent_dist.mean).sample
+        deviation = model.encode(pixels).latent_dist.std
+        scale = model.encode(pixels).latent_dist.mean.std((0, 2, 3))
+        standardise(model, pixels)
+        posterior = model.encode(pixels).latent_dist
+        after = model.decode(posterior.mean).sample
+    assert (before - after).abs().max() < 1e-3
+    assert posterior.mean.mean((0, 2, 3)).abs().max() < 1e-3
+    assert (posterior.mean.std((0, 2, 3)) - 1).abs().max() < 1e-2
+    torch.testing.assert_close(posterior.std, deviation / scale[None, :, None, None], rtol=1e-3, atol=1e-6)
+
+
+def test_a_checkpoint_restores_exactly_and_a_missing_one_starts_at_zero(tmp_path):
+    torch.manual_seed(0)
+    model, other = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+    assert load_checkpoint(tmp_path / "none.pt", model=model) == 0
+    save_checkpoint(tmp_path / "run" / "a.pt", 17, model=model)
+    assert load_checkpoint(tmp_path / "run" / "a.pt", model=other) == 17
+    assert torch.equal(model.weight, other.weight)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["a.pt"]
+
+
+def test_one_batch_can_be_learned(tokenizer):
+    torch.manual_seed(0)
+    model = TextToVideo()
+    batch = _tokenise(torch.randn(2, 4, 16, 20, 20), ["a red circle", "a blue cross"], [False, False], tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    losses = []
+    for _ in range(12):
+        torch.manual_seed(1)  # the same noise, so that the loss can only fall by learning
+        loss = _loss(model, make_scheduler(), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.9 * losses[0]
