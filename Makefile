@@ -36,7 +36,8 @@ format: $(STAMP) ## Format the code
 
 bench: $(STAMP) ## Print the planner's and the server's figures
 	@$(BIN)/python -m benchmarks.bench_solver
-	@$(BIN)/python -m benchmarks.bench_serving
+	@$(BIN)/python -m benchmarks.bench_plans model_repository/latte_shapes --prompts benchmarks/held_out_prompts.txt
+	@$(BIN)/python -m demo --repeats 5 --output out/bench
 
 WEIGHTS := model_repository/latte_shapes/1/weights
 

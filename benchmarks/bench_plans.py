@@ -1,4 +1,4 @@
-"""Is the minimax plan better than its rivals on prompts that it was not calibrated on?
+"""Compare the minimax plan with its rivals on prompts that it was not calibrated on.
 
 ``python -m benchmarks.bench_plans MODEL_DIR --prompts FILE``: every prompt is generated in full and, for each named
 budget, with the steps of the minimax plan, of the shortest path (the smallest sum of edge weights) and of uniform

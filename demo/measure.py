@@ -84,10 +84,9 @@ class Schedule:
                     yield repeat, prompt, self.seed + number, budget
 
 
-def warm_up(client: VideoClient, prompt: str, seed: int) -> tuple[int, str]:
-    """Send one request whose time does not count; return the sampler's number of steps and the plan's id."""
-    info = client.generate(prompt, seed=seed, budget=FULL).info
-    return int(info["num_inference_steps"]), str(info["plan_id"])
+def warm_up(client: VideoClient, prompt: str, seed: int) -> int:
+    """Send one request whose time does not count; return the sampler's number of steps."""
+    return int(client.generate(prompt, seed=seed, budget=FULL).info["num_inference_steps"])
 
 
 def send_all(

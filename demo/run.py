@@ -83,22 +83,23 @@ def _served(options: Options) -> Iterator[str]:
 
 
 def _measure(client: Client, prompts: tuple[str, ...], options: Options, *, server: str) -> Record:
-    plan = client.plan()
-    if plan is None:
+    served = client.plan()
+    if served is None:
         raise DemoError(
             f"The model {options.model} is served without a cache plan, so there is nothing to compare. "
             "`lemica-planner calibrate` and `lemica-planner apply` make one."
         )
     console.print(f"Warming up {options.model} ...")
-    num_steps, plan_id = warm_up(client, prompts[0], options.seed)
-    budgets = choose_budgets(CachePlan.from_json(json.dumps(plan)).budgets, num_steps, numbers=options.numbers)
+    plan = CachePlan.from_json(json.dumps(served))
+    num_steps = warm_up(client, prompts[0], options.seed)
+    budgets = choose_budgets(plan.budgets, num_steps, numbers=options.numbers)
     schedule = Schedule(prompts, budgets, options.seed, options.repeats)
     console.print(f"Sending {len(prompts)} prompts at the budgets {', '.join(budgets)}; {options.repeats} rounds.")
     with _progress() as progress:
         measurements, videos = send_all(client, schedule, progress)
         clips = judge_all(videos, schedule, options.output, progress)
     date = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    facts = Facts(options.model, server, _machine_name(), date, plan_id, options.repeats)
+    facts = Facts(options.model, server, _machine_name(), date, plan.plan_id, options.repeats)
     return Record(facts, tuple(measurements), tuple(clips))
 
 

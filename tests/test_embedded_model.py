@@ -34,7 +34,7 @@ def graph():
 def pipeline():
     from diffusers import LattePipeline
 
-    pipeline = LattePipeline.from_pretrained(WEIGHTS, local_files_only=True, torch_dtype=torch.float32)
+    pipeline = LattePipeline.from_pretrained(WEIGHTS, local_files_only=True, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

@@ -174,7 +174,7 @@ class _Row:
             return None
         if not math.isfinite(value):
             raise self._error(f"{name} is {value}; any finite number is allowed, or leave it out")
-        return float(value)
+        return float(str(value))  # 4.1 as FP32 means 4.1, not 4.099999904632568
 
     def _error(self, message: str) -> InvalidRequestError:
         return InvalidRequestError(self._where + message)

@@ -82,6 +82,8 @@ class ModelConfig(_Section):
         Folder in the diffusers layout, relative to the folder of ``model.json`` or absolute.
     hub_id : str or None
         Hugging Face id to take the weights from in place of `weights`; needs ``allow_hub``.
+    hub_revision : str or None
+        Commit or tag of `hub_id`; without one, a restart may take newer weights.
     allow_hub : bool
         Whether this server may download weights at start-up.
     dtype : str
@@ -99,6 +101,7 @@ class ModelConfig(_Section):
     family: Literal["latte"] = "latte"
     weights: str = "weights"
     hub_id: str | None = None
+    hub_revision: str | None = None
     allow_hub: bool = False
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"

@@ -16,8 +16,9 @@ from lemica_backend.config import ModelConfig
 from lemica_backend.denoise import denoise
 from lemica_backend.errors import EngineUnavailableError, LemicaError, ModelLoadError
 from lemica_backend.models import VideoModel, load_model
-from lemica_backend.planned import plan_request
+from lemica_backend.planned import FULL, plan_request
 from lemica_backend.session import Session
+from lemica_backend.step_cache import OPERATORS
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
 from lemica_backend.waiting import WaitingLine
 from lemica_planner import CachePlan, PlannerError
@@ -105,16 +106,20 @@ class Engine:
         return not self._waiting.is_closed
 
     def _drop_unwanted(self) -> None:
+        self._waiting.drop_unwanted()
         self._active = [session for session in self._active if not session.drop_if_unwanted()]
 
     def _tick(self) -> None:
         """Take one step of everyone; when that fails, of each alone, so that a fault stays with its request."""
         if not self._active:
             return
+        steps = {session: session.job.step for session in self._active}
         try:
             denoise(self.model, [session.job for session in self._active])
         except Exception:  # any fault of a forward; found again, and answered, below
-            self._active = [session for session in self._active if session.step_alone(self.model)]
+            self._active = [
+                session for session, step in steps.items() if session.job.step > step or session.step_alone(self.model)
+            ]
 
     def _finish(self) -> None:
         for session in [session for session in self._active if session.job.is_finished]:
@@ -151,6 +156,7 @@ def load_engine(model_dir: Path, config: ModelConfig, plan_json: str | None) -> 
         model = open_model(model_dir, config)  # takes seconds, so a broken plan is found before
         if plan:
             _require_fit(plan, model)
+        _require_default(config, plan)
     except PlannerError as error:
         raise ModelLoadError(f"config.pbtxt, parameter cache_plan: {error}") from error
     return Engine(model, config, plan)
@@ -158,6 +164,10 @@ def load_engine(model_dir: Path, config: ModelConfig, plan_json: str | None) -> 
 
 def _require_fit(plan: CachePlan, model: VideoModel) -> None:
     info = model.info
+    if plan.provenance.operator not in OPERATORS:
+        raise ModelLoadError(
+            f"config.pbtxt, parameter cache_plan: operator is {plan.provenance.operator!r}; this version serves {', '.join(OPERATORS)}"
+        )
     plan.require_match(
         weights_hash=info.weights_hash,
         scheduler=info.scheduler,
@@ -168,13 +178,23 @@ def _require_fit(plan: CachePlan, model: VideoModel) -> None:
     )
 
 
+def _require_default(config: ModelConfig, plan: CachePlan | None) -> None:
+    budget = config.defaults.budget
+    if plan is None and budget != FULL:
+        raise ModelLoadError(
+            f"model.json, defaults.budget: got {budget!r}, but without a cache_plan only 'full' is served"
+        )
+    if plan:
+        plan.resolve(budget)
+
+
 def _weights(model_dir: Path, config: ModelConfig) -> Path:
     if config.hub_id is None:
         return model_dir / config.weights
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - only a server that may download needs it
 
     try:
-        return Path(snapshot_download(config.hub_id))
+        return Path(snapshot_download(config.hub_id, revision=config.hub_revision))
     except (OSError, ValueError) as error:
         raise ModelLoadError(f"model.json: cannot get hub_id {config.hub_id!r}: {error}") from error
 

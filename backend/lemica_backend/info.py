@@ -18,6 +18,7 @@ def make_info(job: Job, timings_ms: dict[str, float], fps: int) -> dict[str, Any
         "computed_steps": sorted(planned.computed),
         "predicted_error": planned.predicted_error,
         "plan_id": planned.plan_id,
+        "calibrated": planned.is_calibrated,
         "fps": fps,
         "timings_ms": {name: round(value, 3) for name, value in timings_ms.items()},
         "step_ms": [[round(value, 3), computed] for value, computed in job.step_ms],

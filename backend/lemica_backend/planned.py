@@ -29,6 +29,8 @@ class PlannedRequest:
         The plan's worst edge, in the units of its metric; 0 for ``full``, None if it was never measured.
     plan_id : str or None
         The plan that chose the steps; None for ``full``.
+    is_calibrated : bool
+        Whether the plan's errors were measured on this model; True for ``full``, which needs none.
     operator : str
         How skipped steps are predicted.
     """
@@ -42,6 +44,7 @@ class PlannedRequest:
     computed: frozenset[int]
     predicted_error: float | None
     plan_id: str | None
+    is_calibrated: bool
     operator: str
     deadline_ms: int | None
     priority: int
@@ -73,6 +76,7 @@ def plan_request(
         computed=computed,
         predicted_error=predicted_error,
         plan_id=plan.plan_id if plan and budget != FULL else None,
+        is_calibrated=budget == FULL or bool(plan and plan.provenance.calibrated),
         operator=plan.provenance.operator if plan else "residual",
         deadline_ms=request.deadline_ms,
         priority=request.priority,

@@ -115,10 +115,12 @@ class Session:
 
     def fail(self, error: Exception) -> bool:
         """Answer with `error`; always False."""
-        if not isinstance(error, LemicaError):
-            _log.error("a request failed", exc_info=error)
-            error = GenerationError(f"generation failed: {type(error).__name__}: {error}")
-        self._answer(error)
+        if isinstance(error, LemicaError):
+            self._answer(error)
+        else:
+            fault = GenerationError(f"generation failed: {type(error).__name__}: {error}")
+            fault.__cause__ = error  # whoever logs the answer logs where it came from
+            self._answer(fault)
         return False
 
     def _answer(self, outcome: Outcome) -> None:

@@ -36,6 +36,16 @@ class WaitingLine:
             self._changed.wait_for(lambda: not block or self._heap or self.is_closed)
             return heapq.heappop(self._heap)[2] if self._heap and not self.is_closed else None
 
+    def drop_unwanted(self) -> None:
+        """Answer cancelled and overdue requests where they wait, so that they free their place at once."""
+        with self._changed:
+            waiting = list(self._heap)
+        gone = {session for *_, session in waiting if session.drop_if_unwanted()}
+        if gone:
+            with self._changed:
+                self._heap = [entry for entry in self._heap if entry[2] not in gone]
+                heapq.heapify(self._heap)
+
     def close(self) -> None:
         """Take nothing more, and wake whoever waits."""
         with self._changed:

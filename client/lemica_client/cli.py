@@ -52,6 +52,8 @@ def generate(
     negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Weight of the prompt; 1 turns guidance off.")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    deadline_ms: Annotated[int | None, typer.Option(help="Milliseconds after which the server gives up.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Requests of a higher one start first; 0 by default.")] = None,
     url: Url = DEFAULT_URL,
     model: Model = "latte_shapes",
     timeout_s: TimeoutS = 600.0,
@@ -68,6 +70,8 @@ def generate(
                 guidance_scale=guidance_scale,
                 num_inference_steps=num_inference_steps,
                 budget=budget,
+                deadline_ms=deadline_ms,
+                priority=priority,
                 file_format=file_format,
                 want_frames=False,
             )

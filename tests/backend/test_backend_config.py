@@ -31,7 +31,7 @@ def test_empty_file_means_all_defaults(load):
 
 def test_shipped_file_names_every_field_that_matters():
     given = json.loads(SHIPPED.read_text())
-    assert set(given) == set(ModelConfig.model_fields) - {"hub_id", "allow_hub"}
+    assert set(given) == set(ModelConfig.model_fields) - {"hub_id", "hub_revision", "allow_hub"}
     assert load_config(SHIPPED).defaults.num_inference_steps == 50
 
 

@@ -199,3 +199,11 @@ def test_info_accounts_for_the_encoding_without_touching_the_result():
     assert timings["encode"] > 0
     assert timings["total"] == pytest.approx(7.0 + timings["encode"])
     assert given.info == {"timings_ms": {"denoise": 5.0, "total": 7.0}}
+
+
+@pytest.mark.parametrize("scale", [4.1, 7.3, 1.0, 0.1])
+def test_guidance_means_the_number_that_was_typed(scale):
+    """A plan made at 4.1 must serve a request of 4.1, which travels as FP32."""
+    tensors = {"prompt": np.array([[b"a"]], object), "guidance_scale": np.array([[scale]], np.float32)}
+    batch = decode_requests(tensors, ["info"], {}, limits=Limits())
+    assert batch.requests[0].guidance_scale == scale

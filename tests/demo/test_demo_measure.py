@@ -49,7 +49,7 @@ def test_clips_are_saved_and_compared_with_full(tmp_path, lpips_weights):
 
 def test_warm_up_tells_the_number_of_steps():
     client = SyntheticClient()
-    assert warm_up(client, "a prompt", 3) == (NUM_STEPS, "plan-1")
+    assert warm_up(client, "a prompt", 3) == NUM_STEPS
     assert client.sent == [("a prompt", 3, FULL)]
 
 

@@ -181,6 +181,32 @@ def test_a_full_line_refuses_and_priority_overtakes(gate, model, plan):
     assert order == ["high", "low"]
 
 
+def test_a_waiting_request_that_is_cancelled_or_overdue_is_answered_where_it_waits(gate, plan):
+    limits = {"max_active": 1, "max_queue": 2}
+    config = ModelConfig.model_validate({"defaults": {"num_inference_steps": 50}, "limits": limits})
+    engine = Engine(gate, config, plan)
+    gate.opened.clear()
+    running, cancelled, overdue, later = (Answer() for _ in range(4))
+    engine.submit(request(), on_done=running)
+    assert gate.reached.wait(60)
+    engine.submit(request(), on_done=cancelled, is_cancelled=lambda: True)
+    engine.submit(request(deadline_ms=1), on_done=overdue)
+    gate.opened.set()
+    assert isinstance(cancelled.wait(), RequestCancelledError)
+    assert isinstance(overdue.wait(), DeadlineExceededError)
+    assert not running.outcomes
+    engine.submit(request(num_inference_steps=1), on_done=later)  # there is room again
+    assert later.wait().info["num_inference_steps"] == 1
+    engine.close()
+
+
+def test_a_fault_keeps_its_cause_for_the_log(gated, gate):
+    gate.fail_at_rows = 0
+    with pytest.raises(GenerationError) as caught:
+        gated.generate(request())
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
 def test_closing_answers_everyone_once(gate, config, plan):
     engine = Engine(gate, config, plan)
     gate.opened.clear()

@@ -39,6 +39,28 @@ def test_a_plan_that_is_no_plan(model_dir):
         load_engine(model_dir, ModelConfig(), "{")
 
 
+def test_a_plan_with_an_unknown_operator_names_those_it_serves(model_dir, plan):
+    foreign = dataclasses.replace(plan, provenance=dataclasses.replace(plan.provenance, operator="magic"))
+    with pytest.raises(ModelLoadError, match=r"'magic'.*residual"):
+        load_engine(model_dir, ModelConfig(), foreign.to_json())
+
+
+@pytest.mark.parametrize("with_plan", [True, False])
+def test_a_default_budget_that_the_plan_lacks(model_dir, plan, with_plan):
+    config = ModelConfig.model_validate({"defaults": {"budget": "quick"}})
+    with pytest.raises(ModelLoadError, match="quick"):
+        load_engine(model_dir, config, plan.to_json() if with_plan else None)
+
+
+def test_another_text_encoder_is_another_model(model_dir, plan):
+    path = model_dir / "weights/text_encoder/model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ModelLoadError, match="weights_hash"):
+        load_engine(model_dir, ModelConfig(), plan.to_json())
+
+
 @pytest.mark.parametrize(
     "change", [{"weights_hash": "0" * 64}, {"scheduler": "EulerDiscreteScheduler"}, {"num_frames": 8}, {"height": 64}]
 )

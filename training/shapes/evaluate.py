@@ -38,7 +38,7 @@ def real_clips(count: int, seed: int = FIRST_SEED) -> Iterator[Clip]:
 def generated_clips(folder: Path, count: int, *, guidance_scale: float, steps: int) -> Iterator[Clip]:
     """Yield what the pipeline in `folder` makes of held-out captions, one at a time, in float32."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    pipeline = LattePipeline.from_pretrained(folder, local_files_only=True, torch_dtype=torch.float32).to(device)
+    pipeline = LattePipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
     for index, scene in enumerate(split_scenes()[1][:count]):
         output = pipeline(

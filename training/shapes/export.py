@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL, LattePipeline
 
 from shapes.latte import TextToVideo, make_scheduler
@@ -19,4 +20,4 @@ def export_latte(model: TextToVideo, autoencoder: AutoencoderKL, folder: Path) -
         transformer=model.denoiser,
         scheduler=make_scheduler(),
     )
-    pipeline.half().save_pretrained(folder, safe_serialization=True)
+    pipeline.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)

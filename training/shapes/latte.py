@@ -23,6 +23,7 @@ FRAMES = 16
 CAPTION_CHANNELS = 128
 DROP_CAPTION = 0.1  # share of captions replaced by the empty prompt, for guidance
 EMA_DECAY = 0.997
+MUON_LR, ADAM_LR = 4e-3, 1e-3
 MIN_TOKENS = 24  # captions are padded to at least this, so that the compiled blocks see one shape
 
 
@@ -105,13 +106,13 @@ def make_scheduler() -> DDIMScheduler:
     )
 
 
-def train_latte(folder: Path, pool: Pool, *, iterations: int, batch: int, device: str, lr: float = 1e-3) -> TextToVideo:
+def train_latte(folder: Path, pool: Pool, *, iterations: int, batch: int, device: str) -> TextToVideo:
     """Train, or carry on from `folder`'s checkpoint, and return the averaged model."""
     torch.manual_seed(0)
     model = TextToVideo().to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     _compile(model.denoiser)
-    muon, adam = _optimizers(model, lr)
+    muon, adam = _optimizers(model)
     state = {"model": model, "average": average, "muon": muon, "adam": adam}
     path = folder / "latte.pt"
     start = load_checkpoint(path, **state)
@@ -120,7 +121,7 @@ def train_latte(folder: Path, pool: Pool, *, iterations: int, batch: int, device
     bar = tqdm(range(start, iterations), initial=start, total=iterations, desc="latte", mininterval=10)
     running = 1.0
     for iteration in bar:
-        _set_lr((muon, adam), lr * _schedule(iteration, iterations))
+        _set_lr(muon, adam, _schedule(iteration, iterations))
         loss = _loss(model, scheduler, next(batches))
         model.zero_grad(set_to_none=True)
         loss.backward()
@@ -141,14 +142,14 @@ def _compile(denoiser: LatteTransformer3DModel) -> None:
         block.compile(dynamic=False)
 
 
-def _optimizers(model: TextToVideo, lr: float) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
+def _optimizers(model: TextToVideo) -> tuple[torch.optim.Muon, torch.optim.AdamW]:
     """Muon for the matrices inside the blocks, AdamW for everything else."""
     blocks = (model.denoiser.transformer_blocks, model.denoiser.temporal_transformer_blocks)
     matrices = [p for stack in blocks for p in stack.parameters() if p.ndim == 2 and min(p.shape) > 6]
     chosen = {id(p) for p in matrices}
     rest = [p for p in model.parameters() if id(p) not in chosen]
-    muon = torch.optim.Muon(matrices, lr=lr, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    return muon, torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    muon = torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    return muon, torch.optim.AdamW(rest, lr=ADAM_LR, betas=(0.9, 0.99), weight_decay=0.01)
 
 
 def _schedule(iteration: int, iterations: int) -> float:
@@ -156,10 +157,9 @@ def _schedule(iteration: int, iterations: int) -> float:
     return min(1.0, (iteration + 1) / 100, 0.05 + 0.95 * 3 * (1 - iteration / iterations))
 
 
-def _set_lr(optimizers: tuple[torch.optim.Optimizer, ...], lr: float) -> None:
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
+def _set_lr(muon: torch.optim.Optimizer, adam: torch.optim.Optimizer, share: float) -> None:
+    muon.param_groups[0]["lr"] = MUON_LR * share
+    adam.param_groups[0]["lr"] = ADAM_LR * share
 
 
 def _loss(model: TextToVideo, scheduler: DDIMScheduler, batch: Batch) -> Tensor:

@@ -40,7 +40,7 @@ class LatteModel:
     """
 
     def __init__(self, folder: Path, *, dtype: torch.dtype, device: str) -> None:
-        pipeline = LattePipeline.from_pretrained(folder, torch_dtype=dtype, local_files_only=True)
+        pipeline = LattePipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
         self._pipeline = pipeline.to(device)
         self._net = pipeline.transformer.eval()
         self._device = torch.device(device)
@@ -54,7 +54,7 @@ class LatteModel:
         return ModelInfo(
             family="latte",
             max_steps=scheduler.config.num_train_timesteps,
-            weights_hash=hash_weights(folder / "transformer"),
+            weights_hash=hash_weights(folder),
             scheduler=type(scheduler).__name__,
             scheduler_config={k: v for k, v in sorted(scheduler.config.items()) if not k.startswith("_")},
             num_frames=net.video_length,

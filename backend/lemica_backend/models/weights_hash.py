@@ -10,14 +10,14 @@ _EDGE_BYTES = 1 << 20
 
 
 def hash_weights(folder: Path) -> str:
-    """Return a sha256 over the names, sizes and contents of the safetensors files in `folder`.
+    """Return a sha256 over the names, sizes and contents of the safetensors files in `folder` and below.
 
     Of a file above 64 MiB only the first and last MiB count: the header, which names every
     tensor, is at the front, and reading all of a large model at each start would take minutes.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        digest.update(f"{path.name}:{path.stat().st_size};".encode())
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(f"{path.relative_to(folder).as_posix()}:{path.stat().st_size};".encode())
         digest.update(_content(path))
     return digest.hexdigest()
 
