@@ -166,7 +166,8 @@ def _require_fit(plan: CachePlan, model: VideoModel) -> None:
     info = model.info
     if plan.provenance.operator not in OPERATORS:
         raise ModelLoadError(
-            f"config.pbtxt, parameter cache_plan: operator is {plan.provenance.operator!r}; this version serves {', '.join(OPERATORS)}"
+            f"config.pbtxt, parameter cache_plan: operator is {plan.provenance.operator!r}; "
+            f"this version serves {', '.join(OPERATORS)}"
         )
     plan.require_match(
         weights_hash=info.weights_hash,

@@ -139,3 +139,17 @@ def test_one_batch_can_be_learned(tokenizer):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.9 * losses[0]
+
+
+def test_exported_weights_can_be_trained_again(tmp_path):
+    from diffusers import AutoencoderKL
+
+    from shapes.export import export_latte
+    from shapes.latte import load_trained
+
+    torch.manual_seed(0)
+    model = TextToVideo().eval()
+    export_latte(model, AutoencoderKL(**CONFIG), tmp_path)
+    again = load_trained(tmp_path)
+    for (name, before), after in zip(model.state_dict().items(), again.state_dict().values(), strict=True):
+        torch.testing.assert_close(after, before.float().half().float(), rtol=0, atol=0, msg=name)

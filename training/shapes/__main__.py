@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from shapes.autoencoder import train_autoencoder
 from shapes.evaluate import BARS, REAL_BAR, Clip, contact_sheet, generated_clips, real_clips, score, show_scores
 from shapes.export import export_latte
-from shapes.latte import train_latte
+from shapes.latte import load_trained, train_latte
 from shapes.pool import load_pool
 
 app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -26,17 +26,23 @@ def train(
     folder: Folder,
     weights: Weights,
     *,
+    again: Annotated[
+        bool, typer.Option(help="Without checkpoints, begin with what WEIGHTS holds, not from nothing.")
+    ] = False,
     autoencoder_iterations: int = 1200,
     clips: int = 6144,
-    iterations: int = 4000,
+    iterations: int = 12000,
     batch: int = 32,
 ) -> None:
     """Train the autoencoder, encode clips, train Latte, and export it; Ctrl-C and start again at will."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder.mkdir(parents=True, exist_ok=True)
+    if again and not (folder / "vae").exists():
+        AutoencoderKL.from_pretrained(weights / "vae").float().save_pretrained(folder / "vae")
     autoencoder = _autoencoder(folder, autoencoder_iterations, device)
     pool = load_pool(folder / "pool.pt", autoencoder, clips=clips)
-    model = train_latte(folder, pool, iterations=iterations, batch=batch, device=device)
+    start = load_trained(weights) if again else None
+    model = train_latte(folder, pool, iterations=iterations, batch=batch, device=device, start=start)
     export_latte(model, autoencoder, weights)
 
 

@@ -23,7 +23,7 @@ FRAMES = 16
 CAPTION_CHANNELS = 128
 DROP_CAPTION = 0.1  # share of captions replaced by the empty prompt, for guidance
 EMA_DECAY = 0.997
-MUON_LR, ADAM_LR = 4e-3, 1e-3
+MUON_LR, ADAM_LR = 1e-3, 1e-3
 MIN_TOKENS = 24  # captions are padded to at least this, so that the compiled blocks see one shape
 
 
@@ -106,20 +106,34 @@ def make_scheduler() -> DDIMScheduler:
     )
 
 
-def train_latte(folder: Path, pool: Pool, *, iterations: int, batch: int, device: str) -> TextToVideo:
-    """Train, or carry on from `folder`'s checkpoint, and return the averaged model."""
+def load_trained(weights: Path) -> TextToVideo:
+    """Read both parts from a folder in the diffusers layout, in float32."""
+    model = TextToVideo()
+    model.text.load_state_dict(T5EncoderModel.from_pretrained(weights / "text_encoder").float().state_dict())
+    denoiser = LatteTransformer3DModel.from_pretrained(weights / "transformer")
+    model.denoiser.load_state_dict(denoiser.float().state_dict())
+    return model
+
+
+def train_latte(
+    folder: Path, pool: Pool, *, iterations: int, batch: int, device: str, start: TextToVideo | None = None
+) -> TextToVideo:
+    """Train, or carry on from `folder`'s checkpoint, and return the averaged model.
+
+    Without a checkpoint, training begins with the weights of `start` where it is given.
+    """
     torch.manual_seed(0)
-    model = TextToVideo().to(device)
+    model = (start or TextToVideo()).to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     _compile(model.denoiser)
     muon, adam = _optimizers(model)
     state = {"model": model, "average": average, "muon": muon, "adam": adam}
     path = folder / "latte.pt"
-    start = load_checkpoint(path, **state)
-    batches = _batches(pool, build_tokenizer(), batch, device, seed=start)
+    done = load_checkpoint(path, **state)
+    batches = _batches(pool, build_tokenizer(), batch, device, seed=done)
     scheduler = make_scheduler()
-    bar = tqdm(range(start, iterations), initial=start, total=iterations, desc="latte", mininterval=10)
-    running = 1.0
+    bar = tqdm(range(done, iterations), initial=done, total=iterations, desc="latte", mininterval=10)
+    running = 0.2
     for iteration in bar:
         _set_lr(muon, adam, _schedule(iteration, iterations))
         loss = _loss(model, scheduler, next(batches))

@@ -126,7 +126,8 @@ class LatteModel:
                 hidden = hidden + self._net.temp_pos_embed.to(hidden.dtype)
             hidden = temporal(hidden, None, None, None, by_patch, None, None)
             hidden = hidden.unflatten(0, (rows, patches)).transpose(1, 2).flatten(0, 1)
-        return hidden.unflatten(0, (rows, frames))
+        output: Tensor = hidden.unflatten(0, (rows, frames))
+        return output
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
         """Modulate, project and put the patches together; the variance channels are dropped."""
