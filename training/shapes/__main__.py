@@ -33,6 +33,7 @@ def train(
     clips: int = 6144,
     iterations: int = 12000,
     batch: int = 32,
+    image_share: Annotated[float, typer.Option(help="Share of the iterations that see single frames.")] = 0.5,
 ) -> None:
     """Train the autoencoder, encode clips, train Latte, and export it; Ctrl-C and start again at will."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -42,7 +43,9 @@ def train(
     autoencoder = _autoencoder(folder, autoencoder_iterations, device)
     pool = load_pool(folder / "pool.pt", autoencoder, clips=clips)
     start = load_trained(weights) if again else None
-    model = train_latte(folder, pool, iterations=iterations, batch=batch, device=device, start=start)
+    model = train_latte(
+        folder, pool, iterations=iterations, batch=batch, device=device, image_share=image_share, start=start
+    )
     export_latte(model, autoencoder, weights)
 
 

@@ -28,7 +28,7 @@ MIN_TOKENS = 24  # captions are padded to at least this, so that the compiled bl
 
 
 class Batch(NamedTuple):
-    """Latents (B, 4, F, 20, 20); token ids and mask (B, L); bias (B * F, 1, L) for cross-attention."""
+    """Latents (B, 4, F, 20, 20), F = 16 or 1; token ids and mask (B, L); bias (B * F, 1, L) for cross-attention."""
 
     latents: Tensor
     ids: Tensor
@@ -116,7 +116,14 @@ def load_trained(weights: Path) -> TextToVideo:
 
 
 def train_latte(
-    folder: Path, pool: Pool, *, iterations: int, batch: int, device: str, start: TextToVideo | None = None
+    folder: Path,
+    pool: Pool,
+    *,
+    iterations: int,
+    batch: int,
+    device: str,
+    image_share: float,
+    start: TextToVideo | None = None,
 ) -> TextToVideo:
     """Train, or carry on from `folder`'s checkpoint, and return the averaged model.
 
@@ -130,7 +137,7 @@ def train_latte(
     state = {"model": model, "average": average, "muon": muon, "adam": adam}
     path = folder / "latte.pt"
     done = load_checkpoint(path, **state)
-    batches = _batches(pool, build_tokenizer(), batch, device, seed=done)
+    batches = _batches(pool, build_tokenizer(), size=batch, device=device, seed=done, image_share=image_share)
     scheduler = make_scheduler()
     bar = tqdm(range(done, iterations), initial=done, total=iterations, desc="latte", mininterval=10)
     running = 0.2
@@ -188,15 +195,29 @@ def _loss(model: TextToVideo, scheduler: DDIMScheduler, batch: Batch) -> Tensor:
     return nn.functional.mse_loss(output.float(), target)
 
 
-def _batches(pool: Pool, tokenizer: PreTrainedTokenizerFast, size: int, device: str, seed: int) -> Iterator[Batch]:
+def _batches(
+    pool: Pool, tokenizer: PreTrainedTokenizerFast, *, size: int, device: str, seed: int, image_share: float
+) -> Iterator[Batch]:
+    """Yield batches of `size` clips or, in a share of the iterations, of as many single frames at the same cost.
+
+    Frames of one clip resemble each other, so single frames teach shapes and places many times faster.
+    """
     rng = random.Random(seed)
     scenes = split_scenes()[0]
     while True:
-        picks = rng.sample(range(len(pool.scenes)), size)
+        as_images = rng.random() < image_share
+        picks = rng.choices(range(len(pool.scenes)), k=size * FRAMES if as_images else size)
         captions = [paraphrase(scenes[pool.scenes[pick]], rng) for pick in picks]
         dropped = [rng.random() < DROP_CAPTION for _ in picks]
-        batch = _tokenise(pool.latents[picks].float(), captions, dropped, tokenizer)
+        latents = _frames(pool.latents, picks, rng) if as_images else pool.latents[picks]
+        batch = _tokenise(latents.float(), captions, dropped, tokenizer)
         yield Batch(*(part.to(device) for part in batch))
+
+
+def _frames(latents: Tensor, picks: list[int], rng: random.Random) -> Tensor:
+    """Return one random frame of each picked clip, shape (len(picks), 4, 1, 20, 20)."""
+    frames = [rng.randrange(FRAMES) for _ in picks]
+    return latents[picks, :, frames].unsqueeze(2)
 
 
 def _tokenise(latents: Tensor, captions: list[str], dropped: list[bool], tokenizer: PreTrainedTokenizerFast) -> Batch:
@@ -207,4 +228,4 @@ def _tokenise(latents: Tensor, captions: list[str], dropped: list[bool], tokeniz
     kept = ["" if drop else caption for caption, drop in zip(captions, dropped, strict=True)]
     shown = tokenizer(kept, **pad)
     bias = (full.attention_mask[:, None, :].float() - 1) * 10_000.0
-    return Batch(latents, shown.input_ids, shown.attention_mask, bias.repeat_interleave(FRAMES, dim=0))
+    return Batch(latents, shown.input_ids, shown.attention_mask, bias.repeat_interleave(latents.shape[2], dim=0))
