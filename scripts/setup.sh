@@ -18,14 +18,20 @@ if ! "$python" -c 'import ensurepip' 2>/dev/null; then
     exit 1
 fi
 
-libpython=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')
-if ! ls "$libpython"/libpython3.11.so.1.0 /usr/lib/*/libpython3.11.so.1.0 >/dev/null 2>&1; then
+libdir=$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("LIBDIR"))')
+prefix=$("$python" -c 'import sys; print(sys.base_prefix)')
+found=""
+for folder in "$libdir" "$prefix/lib" /usr/lib/*-linux-gnu; do
+    if [ -f "$folder/libpython3.11.so.1.0" ]; then found=$folder; fi
+done
+if [ -z "$found" ]; then
     echo "The Triton server loads libpython3.11.so.1.0, which is missing. On Debian or Ubuntu: apt-get install libpython3.11" >&2
     exit 1
 fi
 
 echo "Setting up $venv (a few minutes the first time: PyTorch, diffusers, a Triton server) ..."
-[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+# an environment without pip is what an interrupted run leaves
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0 'numpy>=1.26,<2'
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 echo "Environment ready."

@@ -51,6 +51,10 @@ def test_the_weights_are_small_safetensors():
     assert not list(WEIGHTS.rglob("*.bin"))
 
 
+def test_no_file_tells_where_it_was_trained():
+    assert not [path for path in WEIGHTS.rglob("*.json") if "_name_or_path" in path.read_text()]
+
+
 def test_the_layout_is_the_standard_one(pipeline):
     parts = {name: type(part).__name__ for name, part in pipeline.components.items()}
     assert parts["transformer"] == "LatteTransformer3DModel"

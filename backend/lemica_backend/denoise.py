@@ -28,25 +28,27 @@ class _Row(NamedTuple):
 def denoise(model: VideoModel, jobs: Sequence[Job]) -> None:
     """Take one step of every job; their latents, caches and steps move on.
 
-    Nothing of any job changes before the model's part is done, so a failed call can be repeated.
+    The model's part changes no job, and then one job changes after the other. So after an error, each job whose
+    step did not move can take it again.
     """
     started = time.perf_counter()
-    outputs = _predict(model, jobs)
-    for job, output in zip(jobs, outputs, strict=True):
-        computed = job.computes
-        job.latents = job.scheduler.step(output[None], job.timestep, job.latents[None], return_dict=False)[0][0]
-        job.step += 1
-        job.step_ms.append(((time.perf_counter() - started) * 1e3, computed))
-
-
-def _predict(model: VideoModel, jobs: Sequence[Job]) -> list[Tensor]:
-    """Return each job's guided model output, shape (C, F, h, w)."""
     stem = model.stem(torch.stack([job.latents for job in jobs]), torch.stack([job.timestep for job in jobs]))
-    rows = [_Row(job, branch, index) for index, job in enumerate(jobs) for branch in job.texts]
+    rows = [_Row(job, branch, at) for at, job in enumerate(jobs) for branch in job.texts]
     stem = stem.rows([row.at for row in rows])
-    outputs = model.head(_run_stack(model, rows, stem), stem)
-    split = outputs.split([len(job.texts) for job in jobs])
-    return [_guide(output, job.planned.guidance_scale) for output, job in zip(split, jobs, strict=True)]
+    hidden = _run_stack(model, rows, stem)
+    outputs = model.head(hidden, stem).split([len(job.texts) for job in jobs])
+    for at, (job, output) in enumerate(zip(jobs, outputs, strict=True)):
+        latents = _step(job, _guide(output, job.planned.guidance_scale))
+        for index, row in enumerate(rows):
+            if row.at == at and job.computes:
+                job.cache.record(job.step, row.branch, hidden[index] - stem.hidden[index])
+        job.step_ms.append(((time.perf_counter() - started) * 1e3, job.computes))
+        job.latents = latents
+        job.step += 1
+
+
+def _step(job: Job, output: Tensor) -> Tensor:
+    return job.scheduler.step(output[None], job.timestep, job.latents[None], return_dict=False)[0][0]
 
 
 def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem) -> Tensor:
@@ -57,9 +59,7 @@ def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem) -> Tensor:
         texts = [rows[index].job.texts[rows[index].branch] for index in computing]
         hidden[computing] = model.blocks(stem.rows(computing), texts)
     for index, row in enumerate(rows):
-        if row.job.computes:
-            row.job.cache.record(row.job.step, row.branch, hidden[index] - stem.hidden[index])
-        else:
+        if not row.job.computes:
             hidden[index] += row.job.cache.predict(row.job.step, row.branch)
     return hidden
 

@@ -5,6 +5,7 @@ Usable in process, without Triton. Whoever submits is answered exactly once, fro
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -22,6 +23,8 @@ from lemica_backend.step_cache import OPERATORS
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
 from lemica_backend.waiting import WaitingLine
 from lemica_planner import CachePlan, PlannerError
+
+_log = logging.getLogger(__name__)
 
 
 def _never() -> bool:
@@ -87,12 +90,18 @@ class Engine:
         return sum(session.cached_bytes for session in list(self._active))
 
     def _loop(self) -> None:
-        while self._admit():
-            self._drop_unwanted()
-            self._tick()
-            self._finish()
+        reason = "the server is shutting this model down; send the request again"
+        try:
+            while self._admit():
+                self._drop_unwanted()
+                self._tick()
+                self._finish()
+        except BaseException:  # a bug of the engine: nobody may wait for an answer that never comes
+            _log.exception("the engine stopped")
+            reason = "the engine of this model stopped; reload the model"
+            self._waiting.close()
         for session in (*self._active, *self._waiting.drain()):
-            session.fail(EngineUnavailableError("the server is shutting this model down; send the request again"))
+            session.fail(EngineUnavailableError(reason))
         self._active.clear()
 
     def _admit(self) -> bool:
@@ -185,8 +194,13 @@ def _require_default(config: ModelConfig, plan: CachePlan | None) -> None:
         raise ModelLoadError(
             f"model.json, defaults.budget: got {budget!r}, but without a cache_plan only 'full' is served"
         )
-    if plan:
-        plan.resolve(budget)
+    if plan and budget != FULL:
+        try:
+            plan.resolve(budget)
+            steps, guidance_scale = config.defaults.num_inference_steps, config.defaults.guidance_scale
+            plan.require_match(num_inference_steps=steps, guidance_scale=guidance_scale)
+        except PlannerError as error:
+            raise ModelLoadError(f"model.json, defaults: {error}") from error
 
 
 def _weights(model_dir: Path, config: ModelConfig) -> Path:

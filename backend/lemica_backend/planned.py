@@ -64,7 +64,7 @@ def plan_request(
     steps = _pick(request.num_inference_steps, config.defaults.num_inference_steps)
     guidance_scale = _pick(request.guidance_scale, config.defaults.guidance_scale)
     _check_steps(steps, config, info)
-    budget = _pick(request.budget, config.defaults.budget)
+    budget = _pick(request.budget, config.defaults.budget).strip()
     computed, predicted_error = _computed_steps(budget, steps, guidance_scale, info, plan)
     return PlannedRequest(
         prompt=request.prompt,

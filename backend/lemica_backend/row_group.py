@@ -79,4 +79,5 @@ class RowGroup:
         return error if self._size == 1 else type(error)(f"row {row}: {error}")
 
     def _is_unwanted(self) -> bool:
-        return self._is_closed or self._is_cancelled()
+        with self._lock:  # the reply must not go out between the two questions
+            return self._is_closed or self._is_cancelled()

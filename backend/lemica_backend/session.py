@@ -76,13 +76,20 @@ class Session:
 
     def drop_if_unwanted(self) -> bool:
         """Answer a cancelled or overdue request; True if it was one."""
-        if self._is_cancelled():
+        if self._is_gone():
             self.fail(RequestCancelledError("cancelled by the client"))
         elif self._since_arrival_ms() > self._limit_s * 1e3:
             self.fail(DeadlineExceededError(f"not ready within its time limit of {self._limit_s:g} s"))
         else:
             return False
         return True
+
+    def _is_gone(self) -> bool:
+        try:
+            return self._is_cancelled()
+        except Exception:  # asking crosses into the server; a fault there must not stop the engine
+            _log.exception("a client cannot be asked whether it has gone away")
+            return True
 
     def step_alone(self, model: VideoModel) -> bool:
         """Take one step without neighbours; False if it failed and the request is answered."""
@@ -99,13 +106,13 @@ class Session:
         try:
             with torch.inference_mode():
                 result = self._decode(model)
+            self.timings_ms["decode"] = self._since_arrival_ms() - decoding
+            self.timings_ms["total"] = self._since_arrival_ms()
+            result.info.update(make_info(self.job, self.timings_ms, fps))
         except Exception as error:  # any fault here is this request's alone
             self.fail(error)
-            return
-        self.timings_ms["decode"] = self._since_arrival_ms() - decoding
-        self.timings_ms["total"] = self._since_arrival_ms()
-        result.info.update(make_info(self.job, self.timings_ms, fps))
-        self._answer(result)
+        else:
+            self._answer(result)
 
     def _decode(self, model: VideoModel) -> GenerationResult:
         latents = self.job.latents

@@ -27,9 +27,18 @@ def test_missing_weights(tmp_path):
         load_engine(tmp_path, ModelConfig(), None)
 
 
-def test_torn_weights(model_dir):
-    path = model_dir / "weights/transformer/diffusion_pytorch_model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "transformer/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "transformer/config.json",
+    ],
+)
+def test_a_torn_file(model_dir, file):
+    path = model_dir / "weights" / file
+    path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ModelLoadError, match="cannot load"):
         load_engine(model_dir, ModelConfig(), None)
 

@@ -21,7 +21,7 @@ def load_checkpoint(path: Path, **parts: Any) -> int:
     """Restore `parts` from `path` if it is there; return the iteration to go on from."""
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location="cpu")
     for name, part in parts.items():
         part.load_state_dict(state[name])
     return int(state["iteration"])

@@ -40,7 +40,9 @@ def generated_clips(folder: Path, count: int, *, guidance_scale: float, steps: i
     device = "cuda" if torch.cuda.is_available() else "cpu"
     pipeline = LattePipeline.from_pretrained(folder, local_files_only=True, dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
-    for index, scene in enumerate(split_scenes()[1][:count]):
+    scenes = split_scenes()[1]
+    for index in range(count):
+        scene = scenes[index % len(scenes)]
         output = pipeline(
             scene.caption,
             num_inference_steps=steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -21,3 +22,12 @@ def export_latte(model: TextToVideo, autoencoder: AutoencoderKL, folder: Path) -
         scheduler=make_scheduler(),
     )
     pipeline.to(dtype=torch.float16).save_pretrained(folder, safe_serialization=True)
+    for path in folder.rglob("config.json"):
+        _drop_origin(path)
+
+
+def _drop_origin(path: Path) -> None:
+    """Forget from which folder of the training machine a part was loaded."""
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -129,7 +130,7 @@ def train_latte(
 
     Without a checkpoint, training begins with the weights of `start` where it is given.
     """
-    torch.manual_seed(0)
+    torch.manual_seed(0)  # of the weights
     model = (start or TextToVideo()).to(device)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY))
     _compile(model.denoiser)
@@ -137,6 +138,7 @@ def train_latte(
     state = {"model": model, "average": average, "muon": muon, "adam": adam}
     path = folder / "latte.pt"
     done = load_checkpoint(path, **state)
+    torch.manual_seed(done)  # of the noise: going on must not repeat it
     batches = _batches(pool, build_tokenizer(), size=batch, device=device, seed=done, image_share=image_share)
     scheduler = make_scheduler()
     bar = tqdm(range(done, iterations), initial=done, total=iterations, desc="latte", mininterval=10)
@@ -159,6 +161,9 @@ def train_latte(
 
 def _compile(denoiser: LatteTransformer3DModel) -> None:
     """Compile block by block: the same code serves all blocks of a kind, and elementwise work is fused."""
+    if shutil.which("g++") is None:
+        print("g++ was not found, so nothing is compiled: training takes about a third longer")
+        return
     for block in (*denoiser.transformer_blocks, *denoiser.temporal_transformer_blocks):
         block.compile(dynamic=False)
 

@@ -30,5 +30,5 @@ def load_model(family: str, weights: Path, *, dtype: torch.dtype, device: str) -
 
     try:
         return LatteModel(weights, dtype=dtype, device=device)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+    except Exception as error:  # a broken file shows as almost any error of four libraries
         raise ModelLoadError(f"cannot load the {family} weights in {weights}: {error}") from error
