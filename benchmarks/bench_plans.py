@@ -118,8 +118,6 @@ def main(
     config = load_config(model_dir / "1" / "model.json")
     model = open_model(model_dir / "1", config)
     plan = read_plan(model_dir / "config.pbtxt")
-    if plan is None:
-        raise typer.BadParameter(f"{model_dir}/config.pbtxt holds no cache plan")
     ways = plans(ErrorGraph.load(graph or model_dir / "calibration" / "graph.npz"), plan.names)
     texts = read_prompts(prompts)
     outcomes = [

@@ -16,7 +16,7 @@ from lemica_backend.errors import LemicaError
 from lemica_client import LemicaClientError
 from lemica_planner import PlannerError
 
-_EXPECTED = (DemoError, LpipsWeightsError, LemicaError, LemicaClientError, PlannerError, OSError)
+_EXPECTED = (DemoError, LpipsWeightsError, LemicaError, LemicaClientError, PlannerError, OSError, ValueError)
 _INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -6,6 +6,7 @@ sample that end at one step. A last line without an end was torn by a crash and 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
@@ -43,11 +44,24 @@ class Journal:
         self._sizes = sizes
         self._header = _line({"format": _FORMAT, **run})
         self.units: dict[Unit, list[float]] = {}
-        size = self._read()
         self._file = path.open("ab")
+        self._lock()
+        try:
+            size = self._read()
+        except BaseException:
+            self._file.close()
+            raise
         self._file.truncate(size)
         if not size:
             self._write(self._header)
+
+    def _lock(self) -> None:
+        """Keep a second run off the file; the lock ends with the process."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise JournalError(f"{self._path} is in use by another calibration; wait for it, or stop it") from error
 
     def record(self, unit: Unit, errors: list[float]) -> None:
         """Add one finished unit; it is on disk when this returns."""

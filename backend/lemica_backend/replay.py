@@ -15,11 +15,12 @@ from torch import Tensor
 from lemica_backend.config import ModelConfig, load_config
 from lemica_backend.denoise import denoise
 from lemica_backend.engine import open_model
+from lemica_backend.errors import LemicaError, ModelLoadError
 from lemica_backend.job import Job, start_job
 from lemica_backend.models import VideoModel
 from lemica_backend.planned import FULL, plan_request
 from lemica_backend.types import GenerationRequest
-from lemica_planner import Provenance, Sample
+from lemica_planner import CalibrationError, Provenance, Sample
 
 
 class EngineReplayer:
@@ -59,9 +60,13 @@ class EngineReplayer:
     def open(self, sample: Sample) -> EngineReplay:
         """Run the sample once without reuse, keeping every step's state."""
         request = GenerationRequest(sample.prompt, seed=sample.seed, budget=FULL)
-        planned = plan_request(request, info=self._model.info, config=self._config, plan=None)
-        with torch.inference_mode():
-            return EngineReplay(self._model, start_job(self._model, planned))
+        try:
+            planned = plan_request(request, info=self._model.info, config=self._config, plan=None)
+            with torch.inference_mode():
+                job = start_job(self._model, planned)
+        except LemicaError as error:
+            raise CalibrationError(f"the sample {sample.prompt[:80]!r} cannot be generated: {error}") from error
+        return EngineReplay(self._model, job)
 
 
 class EngineReplay:
@@ -105,8 +110,16 @@ def _fork(job: Job) -> Job:
     return Job(job.planned, job.texts, job.latents, copy.deepcopy(job.scheduler), job.cache.copy(), job.step)
 
 
+def _newest_version(model_dir: Path) -> Path:
+    """Return the version folder that Triton serves by default: the one with the highest number."""
+    versions = [path for path in model_dir.iterdir() if path.is_dir() and path.name.isdigit()]
+    if not versions:
+        raise ModelLoadError(f"{model_dir}: no version folder there, such as {model_dir}/1")
+    return max(versions, key=lambda path: int(path.name))
+
+
 def open_replayer(model_dir: Path) -> EngineReplayer:
     """Open the model folder (the one with ``config.pbtxt``) for calibration; its plan, if any, is ignored."""
-    version = model_dir / "1"
+    version = _newest_version(model_dir)
     config = load_config(version / "model.json")
     return EngineReplayer(open_model(version, config), config, model_dir.resolve().name)

@@ -6,13 +6,13 @@ from concurrent.futures import Future
 from typing import Any
 
 from numpy.typing import NDArray
-from tritonclient.grpc import (  # type: ignore[import-untyped]
+from tritonclient.grpc import (
     InferenceServerClient,
     InferInput,
     InferRequestedOutput,
     InferResult,
 )
-from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
+from tritonclient.utils import InferenceServerException
 
 from lemica_client.errors import (
     ClientClosedError,

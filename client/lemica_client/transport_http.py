@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gevent  # type: ignore[import-untyped]
+import gevent
 from geventhttpclient.response import HTTPParseError
 from numpy.typing import NDArray
-from tritonclient.http import (  # type: ignore[import-untyped]
+from tritonclient.http import (
     InferenceServerClient,
     InferInput,
     InferRequestedOutput,
 )
-from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
+from tritonclient.utils import InferenceServerException
 
 from lemica_client.errors import (
     ClientClosedError,

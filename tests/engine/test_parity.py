@@ -33,21 +33,26 @@ def pipeline_latents(pipeline, prompt, *, seed=7, guidance_scale=4.0, steps=STEP
     )
 
 
+def assert_close(ours, theirs):
+    """Within 1e-5, or of the largest latent where that is above 1: random weights and guidance blow latents up."""
+    assert np.abs(ours - theirs).max() <= 1e-5 * max(1.0, np.abs(theirs).max())
+
+
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_full_budget_equals_the_pipeline(engine, pipeline, prompt):
     ours = engine.generate(GenerationRequest(prompt, seed=7, budget="full")).latents
-    assert np.abs(ours - pipeline_latents(pipeline, prompt)).max() <= 1e-5
+    assert_close(ours, pipeline_latents(pipeline, prompt))
 
 
 @pytest.mark.parametrize("options", [{"guidance_scale": 1.0}, {"guidance_scale": 7.5}, {"negative_prompt": "fog"}])
 def test_full_budget_equals_the_pipeline_with_other_options(engine, pipeline, options):
     ours = engine.generate(GenerationRequest("a cat", seed=3, budget="full", **options)).latents
-    assert np.abs(ours - pipeline_latents(pipeline, "a cat", seed=3, **options)).max() <= 1e-5
+    assert_close(ours, pipeline_latents(pipeline, "a cat", seed=3, **options))
 
 
 def test_other_step_counts_equal_the_pipeline(engine, pipeline):
     ours = engine.generate(GenerationRequest("a cat", seed=3, num_inference_steps=4, budget="full")).latents
-    assert np.abs(ours - pipeline_latents(pipeline, "a cat", seed=3, steps=4)).max() <= 1e-5
+    assert_close(ours, pipeline_latents(pipeline, "a cat", seed=3, steps=4))
 
 
 def test_decoded_frames_equal_the_pipelines(engine, pipeline):
@@ -82,7 +87,7 @@ def generate_together(engine, requests):
 def test_prompts_of_different_length_in_one_batch_equal_the_pipeline_alone(engine, pipeline):
     results = generate_together(engine, [GenerationRequest(prompt, seed=7, budget="full") for prompt in PROMPTS])
     for prompt, result in zip(PROMPTS, results, strict=True):
-        assert np.abs(result.latents - pipeline_latents(pipeline, prompt)).max() <= 1e-5
+        assert_close(result.latents, pipeline_latents(pipeline, prompt))
 
 
 def test_a_request_does_not_depend_on_its_neighbours(engine):
@@ -95,7 +100,7 @@ def test_a_request_does_not_depend_on_its_neighbours(engine):
     alone = [engine.generate(request).latents for request in requests]
     together = [result.latents for result in generate_together(engine, requests)]
     for one, other in zip(alone, together, strict=True):
-        assert np.abs(one - other).max() <= 1e-5
+        assert_close(one, other)
 
 
 def test_a_skipped_step_equals_stem_residual_and_head_by_hand(model, config, plan, pipeline):

@@ -192,3 +192,14 @@ def test_progress_counts_the_forwards_of_this_call(journal, calls):
 def test_two_steps_need_no_replay(journal):
     graph = run(journal, ToyReplayer(num_steps=2))
     assert list(solve_all(graph)) == [2]
+
+
+def test_two_runs_never_write_one_journal(tmp_path):
+    from lemica_planner.errors import JournalError
+    from lemica_planner.journal import Journal
+
+    path = tmp_path / "journal.jsonl"
+    with Journal(path, {"run": 1}, {(0, 2): 1}), pytest.raises(JournalError, match="in use"):
+        Journal(path, {"run": 1}, {(0, 2): 1})
+    with Journal(path, {"run": 1}, {(0, 2): 1}):
+        pass

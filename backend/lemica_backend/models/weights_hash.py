@@ -15,8 +15,11 @@ def hash_weights(folder: Path) -> str:
     Of a file above 64 MiB only the first and last MiB count: the header, which names every
     tensor, is at the front, and reading all of a large model at each start would take minutes.
     """
+    paths = sorted(folder.rglob("*.safetensors"))
+    if not paths:
+        raise ValueError(f"no .safetensors files below {folder}; other formats are not served")
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
+    for path in paths:
         digest.update(f"{path.relative_to(folder).as_posix()}:{path.stat().st_size};".encode())
         digest.update(_content(path))
     return digest.hexdigest()
