@@ -36,15 +36,20 @@ def denoise(model: VideoModel, jobs: Sequence[Job]) -> None:
     rows = [_Row(job, branch, at) for at, job in enumerate(jobs) for branch in job.texts]
     stem = stem.rows([row.at for row in rows])
     hidden = _run_stack(model, rows, stem)
-    outputs = model.head(hidden, stem).split([len(job.texts) for job in jobs])
-    for at, (job, output) in enumerate(zip(jobs, outputs, strict=True)):
+    branches = [len(job.texts) for job in jobs]
+    parts = (tensor.split(branches) for tensor in (model.head(hidden, stem), stem.hidden, hidden))
+    for job, output, before, after in zip(jobs, *parts, strict=True):
         latents = _step(job, _guide(output, job.planned.guidance_scale))
-        for index, row in enumerate(rows):
-            if row.at == at and job.computes:
-                job.cache.record(job.step, row.branch, hidden[index] - stem.hidden[index])
+        if job.computes:
+            _record(job, after - before)
         job.step_ms.append(((time.perf_counter() - started) * 1e3, job.computes))
         job.latents = latents
         job.step += 1
+
+
+def _record(job: Job, residuals: Tensor) -> None:
+    for branch, residual in zip(job.texts, residuals, strict=True):
+        job.cache.record(job.step, branch, residual)
 
 
 def _step(job: Job, output: Tensor) -> Tensor:
