@@ -28,8 +28,9 @@ Solution(steps=(0, 1, 2, 4), errors=(0.1, 0.0, 0.0))
 >>> CachePlan.from_json(plan.to_json()) == plan
 True
 
-`lemica_planner.calibrate` measures a graph, `lemica_planner.published` holds the authors' lists of steps, and
-`lemica_planner.config_writer` puts a plan into a Triton ``config.pbtxt``. Importing this package needs numpy only.
+`lemica_planner.calibrate` measures a graph, `lemica_planner.prompt_sets` chooses the prompts for that,
+`lemica_planner.published` holds the authors' lists of steps, and `lemica_planner.config_writer` puts a plan into a
+Triton ``config.pbtxt``. Importing this package needs numpy only.
 """
 
 from lemica_planner.calibrate import Replayer, ReplaySession
@@ -42,6 +43,7 @@ from lemica_planner.errors import (
     PlanFormatError,
     PlanMismatchError,
     PlannerError,
+    PromptSetError,
     ReplayerNotFoundError,
     UnknownBudgetError,
 )
@@ -72,6 +74,7 @@ __all__ = [
     "PlanFormatError",
     "PlanMismatchError",
     "PlannerError",
+    "PromptSetError",
     "Provenance",
     "ReplaySession",
     "Replayer",

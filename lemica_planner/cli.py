@@ -1,4 +1,4 @@
-"""The command ``lemica-planner``: calibrate, solve, apply, show, report."""
+"""The command ``lemica-planner``: prompts, calibrate, solve, apply, show, report, export, import."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from lemica_planner.calibrate import Replayer, Sample, calibrate
 from lemica_planner.config_writer import apply_plan, read_plan
 from lemica_planner.errors import CalibrationError, PlanFormatError, PlannerError, ReplayerNotFoundError
 from lemica_planner.graph import ErrorGraph
+from lemica_planner.interchange import FORMATS, export_plan, import_plan
 from lemica_planner.plan import CachePlan
+from lemica_planner.prompt_sets import SOURCES, count_categories, load_prompts, to_json_line
 from lemica_planner.published import published_plan
 from lemica_planner.report import render_report
 from lemica_planner.tables import describe_graph, plan_table, provenance_table
@@ -47,12 +49,19 @@ _Source = Annotated[
     str, typer.Argument(help=f"plan.json, graph.npz, config.pbtxt, a model folder, or {_PUBLISHED}MODEL.")
 ]
 
+_Sample = Annotated[
+    int | None, typer.Option(min=1, help="Draw this many prompts, an equal share of each category. By default all.")
+]
+_SampleSeed = Annotated[int, typer.Option(min=0, help="Seed of the draw, and of paper:FOLDER.")]
+
 
 @app.command("calibrate")
 def calibrate_command(
     *,
     model_dir: Annotated[Path, typer.Argument(help="Model folder: the one with config.pbtxt.")],
-    prompts: Annotated[Path, typer.Option(help="Text file with one prompt a line; # begins a comment line.")],
+    prompts: Annotated[str, typer.Option(help=f"Where the prompts come from: {SOURCES}.")],
+    sample: _Sample = None,
+    sample_seed: _SampleSeed = 0,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..N-1 for each prompt.")] = 1,
     max_span: Annotated[
         int, typer.Option(min=2, help="Longest edge j-i. More allows smaller budgets and takes longer.")
@@ -63,7 +72,8 @@ def calibrate_command(
 ) -> None:
     """Measure what each reuse costs; interrupted, the same command goes on where it stopped."""
     with _one_line_errors():
-        samples = [Sample(prompt, seed) for prompt in _read_prompts(prompts) for seed in range(seeds)]
+        chosen = load_prompts(prompts, sample=sample, seed=sample_seed)
+        samples = [Sample(prompt.text, seed) for prompt in chosen for seed in range(seeds)]
         record = journal or output.with_name(output.name + ".journal.jsonl")
         opened = _open_replayer(replayer, model_dir)
         _require_folder(output)
@@ -71,6 +81,21 @@ def calibrate_command(
             graph = calibrate(opened, samples, max_span=max_span, journal=record, progress=progress)
         graph.save(output)
         _console.print(f"{describe_graph(graph)}: {output}", soft_wrap=True)
+
+
+@app.command("prompts")
+def prompts_command(
+    source: Annotated[str, typer.Argument(help=f"Where the prompts come from: {SOURCES}.")],
+    sample: _Sample = None,
+    sample_seed: _SampleSeed = 0,
+) -> None:
+    """Print the prompts that `calibrate` would use, with their categories, as a .jsonl that it takes as well."""
+    with _one_line_errors():
+        chosen = load_prompts(source, sample=sample, seed=sample_seed)
+    for prompt in chosen:  # outside, so that a reader that stops, such as `head`, is no bad input
+        typer.echo(to_json_line(prompt))
+    shares = ", ".join(f"{name or 'no category'}: {size}" for name, size in count_categories(chosen).items())
+    typer.echo(f"{len(chosen)} prompts ({shares})", err=True)
 
 
 @app.command()
@@ -129,6 +154,40 @@ def report(
         _console.print(f"report: {output}", soft_wrap=True)
 
 
+@app.command("export")
+def export_command(
+    source: _Source,
+    *,
+    form: Annotated[str, typer.Option("--format", help=f"One of {', '.join(FORMATS)}.")] = "json",
+    budget: Annotated[str | None, typer.Option(help="Only this budget, a name or number; cache-dit needs one.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write a file; by default print.")] = None,
+) -> None:
+    """Write the steps of a plan as plain lists, or as the configuration of cache-dit."""
+    with _one_line_errors():
+        text = export_plan(_load_plan(source, None), form, budget)
+        if output is None:
+            typer.echo(text, nl=False)
+        else:
+            write_text(output, text)
+
+
+@app.command("import")
+def import_command(
+    lists: Annotated[Path, typer.Argument(help="Lists of steps or masks: JSON, or lines such as 0,1,4.")],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the plan goes.")] = Path("plan.json"),
+    origin: Annotated[str | None, typer.Option(help="Where the lists come from; by default the file's name.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model that they are for.")] = None,
+    names: _Names = None,
+) -> None:
+    """Make a plan, marked as not calibrated, of lists of steps that were made elsewhere."""
+    with _one_line_errors():
+        text = _decoded(lists.read_bytes(), lists)
+        plan = import_plan(text, source=origin or lists.name, model=model, names=_parse_names(names))
+        write_text(output, plan.to_json(pretty=True))
+        _console.print(f"plan {plan.plan_id} with {len(plan.entries)} budgets: {output}", soft_wrap=True)
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """Turn the errors of bad input into one line and exit code 2; others are bugs and keep their traceback."""
@@ -161,17 +220,6 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
             bars[0].update(done - bars[0].n)
 
         yield update
-
-
-def _read_prompts(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as exc:
-        raise CalibrationError(f"{path} is no UTF-8 text: {exc}; give a text file with one prompt a line") from exc
-    prompts = [line for line in lines if line and not line.startswith("#")]
-    if not prompts:
-        raise CalibrationError(f"{path} holds no prompts; write one a line")
-    return prompts
 
 
 def _open_replayer(name: str, model_dir: Path) -> Replayer:

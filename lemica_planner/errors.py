@@ -11,6 +11,7 @@
     ├── ConfigError              a config.pbtxt that cannot be read, or holds no plan
     └── CalibrationError         a calibration that cannot start or go on
         ├── JournalError             a journal of another run, or a damaged one
+        ├── PromptSetError           prompts that cannot be read or drawn
         └── ReplayerNotFoundError    no such replayer is installed
 
 Every message says what was got, what is allowed and what to do.
@@ -44,6 +45,10 @@ class CalibrationError(PlannerError):
 
 class JournalError(CalibrationError):
     """The journal belongs to another run, or is damaged."""
+
+
+class PromptSetError(CalibrationError, ValueError):
+    """A source of prompts cannot be read, or holds too few."""
 
 
 class ReplayerNotFoundError(CalibrationError):

@@ -55,6 +55,8 @@ class Limits(_Section):
         Seconds after which an unfinished request is given up.
     min_steps, max_steps : int
         Bounds of `num_inference_steps`, both included.
+    max_guidance_scale : float
+        Above it, the latents only overflow.
     """
 
     max_active: PositiveInt = 8
@@ -63,6 +65,7 @@ class Limits(_Section):
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     min_steps: PositiveInt = 1
     max_steps: PositiveInt = 1000
+    max_guidance_scale: Annotated[float, Field(ge=1)] = 100.0
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -126,8 +129,16 @@ class ModelConfig(_Section):
             raise ValueError(f"defaults.num_inference_steps is {steps}, allowed are {allowed}")
         return self
 
-    def weights_dir(self, model_dir: Path) -> Path:
-        """Return the folder of the weights; with `hub_id`, that id as a relative path, as diffusers takes it.
+    @model_validator(mode="after")
+    def _default_guidance(self) -> Self:
+        scale, limit = self.defaults.guidance_scale, self.limits.max_guidance_scale
+        if not 0 <= scale <= limit:
+            allowed = f"0 to limits.max_guidance_scale ({limit:g})"
+            raise ValueError(f"defaults.guidance_scale is {scale:g}, allowed are {allowed}")
+        return self
+
+    def weights_dir(self, model_dir: Path) -> Path | None:
+        """Return the folder of the weights on this machine; None where a `hub_id` names them.
 
         Raises
         ------
@@ -135,7 +146,7 @@ class ModelConfig(_Section):
             If there is no such folder.
         """
         if self.hub_id is not None:
-            return Path(self.hub_id)
+            return None
         folder = model_dir / self.weights
         if not folder.is_dir():
             raise ModelLoadError(f"{model_dir / MODEL_FILE}: weights: there is no folder {folder}")

@@ -204,8 +204,10 @@ def _require_default(config: ModelConfig, plan: CachePlan | None) -> None:
 
 
 def _weights(model_dir: Path, config: ModelConfig) -> Path:
-    if config.hub_id is None:
-        return model_dir / config.weights
+    folder = config.weights_dir(model_dir)
+    if folder is not None:
+        return folder
+    assert config.hub_id is not None
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - only a server that may download needs it
 
     try:

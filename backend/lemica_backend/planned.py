@@ -64,6 +64,7 @@ def plan_request(
     steps = _pick(request.num_inference_steps, config.defaults.num_inference_steps)
     guidance_scale = _pick(request.guidance_scale, config.defaults.guidance_scale)
     _check_steps(steps, config, info)
+    _check_guidance(guidance_scale, config)
     budget = _pick(request.budget, config.defaults.budget).strip()
     computed, predicted_error = _computed_steps(budget, steps, guidance_scale, info, plan)
     return PlannedRequest(
@@ -94,6 +95,12 @@ def _check_steps(steps: int, config: ModelConfig, info: ModelInfo) -> None:
     low, high = config.limits.min_steps, min(config.limits.max_steps, info.max_steps)
     if not low <= steps <= high:
         raise InvalidRequestError(f"num_inference_steps is {steps}; allowed are {low} to {high}")
+
+
+def _check_guidance(guidance_scale: float, config: ModelConfig) -> None:
+    limit = config.limits.max_guidance_scale
+    if not 0 <= guidance_scale <= limit:
+        raise InvalidRequestError(f"guidance_scale is {guidance_scale:g}; allowed are 0 to {limit:g}, or leave it out")
 
 
 def _seed(seed: int | None) -> int:

@@ -52,7 +52,7 @@ def test_missing_weights_are_named(load, tmp_path):
 
 
 def test_hub_ids_only_on_demand(load, tmp_path):
-    assert load({"hub_id": "who/what", "allow_hub": True}).weights_dir(tmp_path) == Path("who/what")
+    assert load({"hub_id": "who/what", "allow_hub": True}).weights_dir(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,8 @@ def test_hub_ids_only_on_demand(load, tmp_path):
         ({"limits": {"timeout_s": 0}}, "limits.timeout_s: got 0"),
         ({"limits": {"min_steps": 9, "max_steps": 3}}, "min_steps (9) must be at most max_steps (3)"),
         ({"limits": {"max_steps": 10}}, "defaults.num_inference_steps is 50"),
+        ({"defaults": {"guidance_scale": -1}}, "defaults.guidance_scale is -1, allowed are 0 to "),
+        ({"limits": {"max_guidance_scale": 3}}, "defaults.guidance_scale is 4, allowed are 0 to "),
         ('{"defaults": {"guidance_scale": NaN}}', "finite"),
         ({"hub_id": "who/what"}, '"allow_hub": true'),
         ({"hub_id": "who/what", "allow_hub": True, "weights": "weights"}, "not both"),

@@ -50,6 +50,11 @@ BY_US = {
         "guidance_scale is nan; any finite number is allowed",
     ),
     "infinite guidance": ({"prompt": "a", "guidance_scale": float("inf")}, "guidance_scale is inf; any finite number"),
+    "guidance beyond the limit": (
+        {"prompt": "a", "guidance_scale": 1e30},
+        "guidance_scale is 1e+30; allowed are 0 to 100",
+    ),
+    "negative guidance": ({"prompt": "a", "guidance_scale": -1.0}, "guidance_scale is -1; allowed are 0 to 100"),
     "no steps": ({"prompt": "a", "num_inference_steps": 0}, "num_inference_steps is 0; at least 1 is allowed"),
     "too many steps": (
         {"prompt": "a", "num_inference_steps": 1001},

@@ -8,12 +8,16 @@ import pytest
 import torch
 
 from shapes.autoencoder import CONFIG, standardise, to_pixels
+from shapes.batches import FRAMES, Clips, tokenise
 from shapes.checker import recognise
 from shapes.checkpoint import load_checkpoint, save_checkpoint
 from shapes.evaluate import REAL_BAR, real_clips, score
-from shapes.latte import FRAMES, TextToVideo, _loss, _tokenise, make_scheduler
+from shapes.latte import BLIND, IMAGES_BELOW, _loss, _timesteps
+from shapes.model import TextToVideo, make_scheduler
+from shapes.pool import Pool
 from shapes.render import SIZE, draw
 from shapes.scene import Scene, all_scenes, paraphrase, split_scenes
+from shapes.text import teach_reading
 from shapes.tokenizer import MAX_TOKENS, build_tokenizer
 
 
@@ -87,7 +91,7 @@ def test_the_tokenizer_is_the_same_every_time_and_takes_any_text(tokenizer):
 
 def test_a_dropped_caption_keeps_its_length(tokenizer):
     captions = ["a red circle", "a blue square moving left on a navy background"]
-    batch = _tokenise(torch.zeros(2, 4, 16, 20, 20), captions, [False, True], tokenizer)
+    batch = tokenise(*torch.zeros(2, 2, 4, 16, 20, 20), captions, [False, True], tokenizer)
     lengths = [len(tokenizer(caption).input_ids) for caption in captions]
     seen = (batch.bias[::FRAMES, 0] == 0).sum(1).tolist()
     assert seen == lengths  # what cross-attention sees
@@ -125,15 +129,57 @@ def test_a_checkpoint_restores_exactly_and_a_missing_one_starts_at_zero(tmp_path
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["a.pt"]
 
 
+def test_the_text_encoder_learns_to_read_captions_that_it_never_saw(tokenizer):
+    torch.manual_seed(0)
+    text = TextToVideo().text.requires_grad_(True)
+    assert teach_reading(text, tokenizer, iterations=1) < 0.5
+    assert teach_reading(text, tokenizer, iterations=200) > 0.9
+
+
+@pytest.fixture(scope="module")
+def clips(tokenizer):
+    """One clip of the first scene filled with 1, one with 3, and one clip of each other scene filled with 5."""
+    scenes = torch.tensor([0, *range(len(split_scenes()[0]))])
+    values = torch.full((len(scenes),), 5.0)
+    values[:2] = torch.tensor([1.0, 3.0])
+    latents = values[:, None, None, None, None].expand(-1, 4, FRAMES, 20, 20).half()
+    return Clips(Pool(latents, scenes), tokenizer, seed=0)
+
+
+def test_a_batch_holds_clips_or_as_many_single_frames(clips):
+    assert clips.draw(2, as_images=False).latents.shape == (2, 4, FRAMES, 20, 20)
+    frames = clips.draw(2, as_images=True)
+    assert frames.latents.shape == frames.means.shape == (2 * FRAMES, 4, 1, 20, 20)
+    assert len(frames.bias) == 2 * FRAMES
+
+
+def test_means_are_of_the_caption_or_of_everything_for_the_empty_prompt(clips):
+    drawn = clips.draw(300, as_images=True)
+    latents, means = drawn.latents[:, 0, 0, 0, 0], drawn.means[:, 0, 0, 0, 0]
+    dropped = drawn.mask.sum(1) == 1
+    assert torch.all(means[~dropped & (latents < 5)] == 2)
+    assert torch.all(means[~dropped & (latents == 5)] == 5)
+    everything = 5 - 3 / len(split_scenes()[0])
+    torch.testing.assert_close(means[dropped], torch.full_like(means[dropped], everything))
+
+
+def test_layout_is_learned_at_high_noise_and_drawing_below():
+    assert _timesteps(64, FRAMES, layout=True).min() >= BLIND
+    assert _timesteps(64, 1, layout=False).max() < IMAGES_BELOW
+    spread = _timesteps(64, FRAMES, layout=False)
+    assert spread.min() < 50
+    assert 950 < spread.max() < 1000
+
+
 def test_one_batch_can_be_learned(tokenizer):
     torch.manual_seed(0)
     model = TextToVideo()
-    batch = _tokenise(torch.randn(2, 4, 16, 20, 20), ["a red circle", "a blue cross"], [False, False], tokenizer)
-    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    batch = tokenise(*torch.randn(2, 2, 4, 16, 20, 20), ["a red circle", "a blue cross"], [False, False], tokenizer)
+    optimizer = torch.optim.AdamW(model.denoiser.parameters(), 2e-3)
     losses = []
     for _ in range(12):
         torch.manual_seed(1)  # the same noise, so that the loss can only fall by learning
-        loss = _loss(model, make_scheduler(), batch)
+        loss = _loss(model, make_scheduler(), batch, layout=False)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -145,7 +191,7 @@ def test_exported_weights_can_be_trained_again(tmp_path):
     from diffusers import AutoencoderKL
 
     from shapes.export import export_latte
-    from shapes.latte import load_trained
+    from shapes.model import load_trained
 
     torch.manual_seed(0)
     model = TextToVideo().eval()

@@ -12,12 +12,16 @@ from diffusers import AutoencoderKL
 from shapes.autoencoder import train_autoencoder
 from shapes.evaluate import BARS, REAL_BAR, Clip, contact_sheet, generated_clips, real_clips, score, show_scores
 from shapes.export import export_latte
-from shapes.latte import load_trained, train_latte
+from shapes.latte import train_latte
+from shapes.model import TextToVideo, load_trained
 from shapes.pool import load_pool
+from shapes.text import teach_reading
+from shapes.tokenizer import build_tokenizer
 
 app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 
 Folder = Annotated[Path, typer.Argument(help="Where checkpoints are kept; the same command carries on from them.")]
+TEXT_ITERATIONS = 500
 Weights = Annotated[Path, typer.Argument(help="A folder in the diffusers layout.")]
 
 
@@ -31,22 +35,44 @@ def train(
     ] = False,
     autoencoder_iterations: int = 1200,
     clips: int = 6144,
-    iterations: int = 12000,
-    batch: int = 32,
-    image_share: Annotated[float, typer.Option(help="Share of the iterations that see single frames.")] = 0.5,
+    iterations: int = 4000,
+    layout_iterations: Annotated[int, typer.Option(help="First iterations, which see pure noise only.")] = 200,
+    batch: int = 16,
+    image_share: Annotated[float, typer.Option(help="Share of the iterations that see single frames.")] = 0.35,
 ) -> None:
-    """Train the autoencoder, encode clips, train Latte, and export it; Ctrl-C and start again at will."""
+    """Train autoencoder, text encoder and Latte on drawn clips, and export them; Ctrl-C and go on at will."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder.mkdir(parents=True, exist_ok=True)
     if again and not (folder / "vae").exists():
         AutoencoderKL.from_pretrained(weights / "vae").float().save_pretrained(folder / "vae")
     autoencoder = _autoencoder(folder, autoencoder_iterations, device)
     pool = load_pool(folder / "pool.pt", autoencoder, clips=clips)
-    start = load_trained(weights) if again else None
     model = train_latte(
-        folder, pool, iterations=iterations, batch=batch, device=device, image_share=image_share, start=start
+        folder,
+        pool,
+        iterations=iterations,
+        layout_iterations=0 if again else layout_iterations,
+        batch=batch,
+        device=device,
+        image_share=image_share,
+        start=load_trained(weights) if again else _reader(folder, device),
     )
     export_latte(model, autoencoder, weights)
+
+
+def _reader(folder: Path, device: str) -> TextToVideo:
+    """Return an untrained denoiser with a text encoder that knows the captions; the latter is kept in `folder`."""
+    torch.manual_seed(0)
+    model = TextToVideo()
+    path = folder / "text.pt"
+    if path.exists():
+        model.text.load_state_dict(torch.load(path, weights_only=True))
+        return model
+    text = model.text.to(device).requires_grad_(True)
+    right = teach_reading(text, build_tokenizer(), iterations=TEXT_ITERATIONS)
+    print(f"the text encoder reads {right:.1%} of the attributes of captions that it never saw")
+    torch.save(text.requires_grad_(False).state_dict(), path)
+    return model
 
 
 def _autoencoder(folder: Path, iterations: int, device: str) -> AutoencoderKL:

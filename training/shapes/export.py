@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, LattePipeline
 
-from shapes.latte import TextToVideo, make_scheduler
+from shapes.model import TextToVideo, make_scheduler
 from shapes.tokenizer import build_tokenizer
 
 

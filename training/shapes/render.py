@@ -31,19 +31,20 @@ def _track(motion: str, rng: np.random.Generator) -> tuple[Array, Array, Array]:
     """Return centre x, centre y and radius, each of shape (frames,), in pixels (y points down)."""
     time = np.linspace(0, 1, FRAMES, dtype=np.float32)
     still = np.ones(FRAMES, np.float32)
-    radius = rng.uniform(11, 15) * still
+    radius = rng.uniform(14, 17) * still
     if motion == "growing":
-        return rng.uniform(34, 46) * still, rng.uniform(34, 46) * still, rng.uniform(6, 8) + rng.uniform(11, 14) * time
+        x, y = rng.uniform(37, 43, 2)
+        return x * still, y * still, rng.uniform(7, 8.5) + rng.uniform(14, 17) * time
     if motion == "circling":
-        angle = rng.uniform(0, 2 * np.pi) + 2 * np.pi * time
-        orbit = rng.uniform(14, 18)
+        angle = rng.uniform(-0.5, 0.5) + 2 * np.pi * time
+        orbit = rng.uniform(14, 16)
         return (
-            rng.uniform(37, 43) + orbit * np.cos(angle),
-            rng.uniform(37, 43) + orbit * np.sin(angle),
+            rng.uniform(38, 42) + orbit * np.cos(angle),
+            rng.uniform(38, 42) + orbit * np.sin(angle),
             radius,
         )
-    along = rng.uniform(18, 26) + rng.uniform(30, 38) * time
-    across = rng.uniform(24, 56) * still
+    along = rng.uniform(20, 23) + rng.uniform(33, 37) * time
+    across = rng.uniform(35, 45) * still
     if motion in ("moving left", "moving up"):
         along = SIZE - along
     return (along, across, radius) if motion in ("moving right", "moving left") else (across, along, radius)

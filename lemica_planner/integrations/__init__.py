@@ -1,0 +1,1 @@
+"""Plans in other libraries. Each module here imports its library; importing this package imports none."""
