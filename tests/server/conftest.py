@@ -6,16 +6,13 @@ from lemica_backend.triton_server import TritonServer
 from tests.server import repository
 from tests.server.callers import Caller
 
-# one request at a time, two waiting; guidance may be strong enough to overflow the latents
-NARROW = {"max_active": 1, "max_queue": 2, "max_guidance_scale": 1e39}
-
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory):
     """A repository of models that work beside models that are broken."""
     folder = tmp_path_factory.mktemp("models")
     repository.make_planned_model(folder / "tiny")
-    repository.make_model(folder / "narrow", settings={"limits": NARROW})
+    repository.make_model(folder / "narrow", settings={"limits": {"max_active": 1, "max_queue": 2}})
     repository.make_model(
         folder / "unbatched",
         config=repository.BARE_CONFIG + 'input { name: "prompt" data_type: TYPE_STRING dims: 1 }',

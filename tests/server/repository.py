@@ -31,7 +31,8 @@ def make_model(folder: Path, *, config: str = BARE_CONFIG, settings: dict | str 
 
 def make_planned_model(folder: Path) -> None:
     """Write a model with the shipped config.pbtxt and a plan of two budgets."""
-    make_model(folder, config=SHIPPED_CONFIG.read_text())
+    limits = {"max_guidance_scale": 3.1e38}  # strong enough for latents that overflow
+    make_model(folder, config=SHIPPED_CONFIG.read_text(), settings={"limits": limits})
     provenance = Provenance(num_inference_steps=STEPS, guidance_scale=DEFAULTS["guidance_scale"])
     plan = CachePlan.from_steps(provenance, {len(SLOW): SLOW, len(FAST): FAST}, names={"slow": 4, "fast": 3})
     apply_plan(folder / "config.pbtxt", plan)

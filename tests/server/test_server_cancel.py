@@ -83,8 +83,8 @@ def test_refused_row_takes_its_whole_batch_with_it(grpc, start):
 
 
 def test_fault_is_the_requests_own_and_named_by_its_id(caller):
-    error = caller.refusal(model=MODEL, prompt="a", guidance_scale=3e38, request_id="mine")
+    error = caller.refusal(prompt="a", guidance_scale=3e38, request_id="mine")
     assert error.status() == INTERNAL[caller.protocol]
     assert "request mine: the latents are not finite" in error.message()
     assert "details are in the server's log" in error.message()
-    assert caller.info(MODEL, prompt="a")
+    assert caller.info(prompt="a")
