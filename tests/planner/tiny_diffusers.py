@@ -21,31 +21,34 @@ from lemica_planner import CachePlan, Provenance
 STEPS = 6
 LISTS = {6: range(6), 4: (0, 1, 3, 5), 3: (0, 2, 5)}
 NAMES = {"slow": 4, "fast": 3}
+WAN_SIZES = {
+    "num_attention_heads": 2,
+    "attention_head_dim": 12,
+    "in_channels": 4,
+    "out_channels": 4,
+    "text_dim": 32,
+    "freq_dim": 32,
+    "ffn_dim": 32,
+    "num_layers": 2,
+    "rope_max_seq_len": 32,
+}
 
 
 def make_plan(**stated):
     return CachePlan.from_steps(Provenance(num_inference_steps=STEPS, **stated), LISTS, names=NAMES)
 
 
+def _unipc():
+    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+
+
 def tiny_wan(scheduler=None, dtype=torch.float32):
     """Two calls of the transformer a step; by default the multistep scheduler that Wan 2.1 is published with."""
     net = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
-        text_dim=32,
-        freq_dim=32,
-        ffn_dim=32,
-        num_layers=2,
-        cross_attn_norm=True,
-        qk_norm="rms_norm_across_heads",
-        rope_max_seq_len=32,
+        **WAN_SIZES, patch_size=(1, 2, 2), cross_attn_norm=True, qk_norm="rms_norm_across_heads"
     )
-    unipc = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
     pipeline = WanPipeline(
-        tokenizer=None, text_encoder=None, vae=None, transformer=_scaled(net).to(dtype), scheduler=scheduler or unipc
+        tokenizer=None, text_encoder=None, vae=None, transformer=_scaled(net).to(dtype), scheduler=scheduler or _unipc()
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -61,20 +64,9 @@ def tiny_wan_half():
 
 def skyreels_diffusion_forcing():
     """It steps copies of its scheduler, one a frame."""
-    net = SkyReelsV2Transformer3DModel(
-        num_attention_heads=2,
-        attention_head_dim=12,
-        in_channels=4,
-        out_channels=4,
-        text_dim=32,
-        freq_dim=32,
-        ffn_dim=32,
-        num_layers=2,
-        rope_max_seq_len=32,
-    )
-    unipc = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    net = SkyReelsV2Transformer3DModel(**WAN_SIZES)
     pipeline = SkyReelsV2DiffusionForcingPipeline(
-        tokenizer=None, text_encoder=None, vae=None, transformer=net.eval(), scheduler=unipc
+        tokenizer=None, text_encoder=None, vae=None, transformer=net.eval(), scheduler=_unipc()
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

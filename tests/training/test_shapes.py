@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from shapes.autoencoder import CONFIG, standardise, to_pixels
-from shapes.batches import FRAMES, Clips, tokenise
+from shapes.batches import Clips, tokenise
 from shapes.checker import recognise
 from shapes.checkpoint import load_checkpoint, save_checkpoint
 from shapes.evaluate import REAL_BAR, real_clips, score
 from shapes.latte import BLIND, IMAGES_BELOW, _loss, _timesteps
 from shapes.model import TextToVideo, make_scheduler
 from shapes.pool import Pool
-from shapes.render import SIZE, draw
+from shapes.render import FRAMES, SIZE, draw
 from shapes.scene import Scene, all_scenes, paraphrase, split_scenes
 from shapes.text import teach_reading
 from shapes.tokenizer import MAX_TOKENS, build_tokenizer

@@ -18,10 +18,11 @@ from shapes.pool import load_pool
 from shapes.text import teach_reading
 from shapes.tokenizer import build_tokenizer
 
+TEXT_ITERATIONS = 500
+
 app = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 
 Folder = Annotated[Path, typer.Argument(help="Where checkpoints are kept; the same command carries on from them.")]
-TEXT_ITERATIONS = 500
 Weights = Annotated[Path, typer.Argument(help="A folder in the diffusers layout.")]
 
 

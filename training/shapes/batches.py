@@ -10,9 +10,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from shapes.pool import Pool
+from shapes.render import FRAMES
 from shapes.scene import paraphrase, split_scenes
 
-FRAMES = 16
 DROP_CAPTION = 0.1  # share of captions replaced by the empty prompt, for guidance
 MIN_TOKENS = 24  # captions are padded to at least this, so that the compiled blocks see one shape
 
@@ -47,6 +47,7 @@ class Clips:
         self._rng = random.Random(seed)
         self._scenes = split_scenes()[0]
         self._means = _scene_means(pool, len(self._scenes))
+        self._anything = self._means.mean(0)  # what the empty prompt says
 
     def draw(self, size: int, *, as_images: bool) -> Batch:
         """Return `size` clips or, at the same cost, `FRAMES` times as many single frames of different clips.
@@ -57,7 +58,7 @@ class Clips:
         captions = [paraphrase(self._scenes[self._pool.scenes[pick]], self._rng) for pick in picks]
         dropped = [self._rng.random() < DROP_CAPTION for _ in picks]
         means = self._means[self._pool.scenes[picks]]
-        means[torch.tensor(dropped)] = self._means.mean(0)  # what the empty prompt says
+        means[torch.tensor(dropped)] = self._anything
         videos = (self._pool.latents[picks].float(), means)
         latents, means = _frames(self._rng, *videos) if as_images else videos
         return tokenise(latents, means, captions, dropped, self._tokenizer)

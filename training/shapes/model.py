@@ -9,7 +9,8 @@ from diffusers import DDIMScheduler, LatteTransformer3DModel
 from torch import Tensor, nn
 from transformers import T5Config, T5EncoderModel
 
-from shapes.batches import FRAMES, Batch
+from shapes.batches import Batch
+from shapes.render import FRAMES
 from shapes.tokenizer import VOCABULARY
 
 CAPTION_CHANNELS = 128
