@@ -33,7 +33,6 @@ True
 Triton ``config.pbtxt``. Importing this package needs numpy only.
 """
 
-from lemica_planner.calibrate import Replayer, ReplaySession
 from lemica_planner.errors import (
     CalibrationError,
     ConfigError,
@@ -48,9 +47,10 @@ from lemica_planner.errors import (
     UnknownBudgetError,
 )
 from lemica_planner.graph import ErrorGraph
-from lemica_planner.plan import CachePlan, PlanEntry
+from lemica_planner.plan import CachePlan, Fill, PlanEntry
 from lemica_planner.provenance import Provenance, Sample
 from lemica_planner.published import published_names, published_plan
+from lemica_planner.replayer import OperatorFacts, Replayer, ReplaySession, Segment
 from lemica_planner.solver import (
     Solution,
     evaluate,
@@ -67,9 +67,11 @@ __all__ = [
     "CalibrationError",
     "ConfigError",
     "ErrorGraph",
+    "Fill",
     "InfeasibleBudgetError",
     "InvalidGraphError",
     "JournalError",
+    "OperatorFacts",
     "PlanEntry",
     "PlanFormatError",
     "PlanMismatchError",
@@ -80,6 +82,7 @@ __all__ = [
     "Replayer",
     "ReplayerNotFoundError",
     "Sample",
+    "Segment",
     "Solution",
     "UnknownBudgetError",
     "evaluate",

@@ -10,52 +10,20 @@ Knows nothing about models: a `Replayer`, which the serving engine implements, d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lemica_planner.errors import CalibrationError
 from lemica_planner.graph import ErrorGraph
-from lemica_planner.journal import Journal, Unit
+from lemica_planner.journal import Journal
+from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback
 from lemica_planner.provenance import Provenance, Sample, describe_samples, tool_version
+from lemica_planner.replayer import Replayer, Segment
 
-__all__ = ["ReplaySession", "Replayer", "Sample", "calibrate"]
-
-Edge = tuple[int, int]
-ProgressCallback = Callable[[int, int], None]
-
-
-class ReplaySession(Protocol):
-    """One sample's stored trajectory, ready to be replayed."""
-
-    def errors(self, edges: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-        """Return the mean absolute difference of the final latents for each edge, shape (len(edges),).
-
-        Each edge (i, j) is replayed alone. The edges of one call share their end step j, so that their steps from j
-        on can run as rows of one batch.
-        """
-        ...
-
-    def close(self) -> None:
-        """Drop the stored trajectory."""
-        ...
-
-
-class Replayer(Protocol):
-    """Runs trajectories with the reuse operator that will be served."""
-
-    def provenance(self) -> Provenance:
-        """Return what the errors will be valid for."""
-        ...
-
-    def open(self, sample: Sample) -> ReplaySession:
-        """Run the full trajectory of `sample` once, T forwards, and return it for replays."""
-        ...
+__all__ = ["calibrate"]
 
 
 def calibrate(
@@ -64,6 +32,7 @@ def calibrate(
     *,
     max_span: int,
     journal: Path,
+    operator: str = "residual",
     progress: ProgressCallback | None = None,
 ) -> ErrorGraph:
     """Measure the error of every edge up to `max_span`, averaged over `samples`.
@@ -79,7 +48,10 @@ def calibrate(
     max_span : int
         Longest allowed edge j - i, at least 2. More gives faster plans to choose from and takes longer.
     journal : Path
-        Append-only file of finished work; it may exist already, but only from the same run.
+        Append-only file of finished work; it may exist already, also from a run with other samples or spans.
+    operator : str
+        What fills in skipped steps, one of ``replayer.operators()``. One that looks back is measured with the steps
+        right before each edge as its history, although a path of the graph may have computed other ones.
     progress : callable, optional
         Called as ``progress(done, total)``, in forwards of one row, at the start and whenever some are done. Both
         count what this call has to do, so ``elapsed / done * (total - done)`` estimates the time that is left.
@@ -94,7 +66,7 @@ def calibrate(
     CalibrationError
         If there are no samples, `max_span` is below 2, or the replayer returns impossible errors.
     JournalError
-        If `journal` is of another run.
+        If `journal` is of another model, or of other parameters.
 
     Notes
     -----
@@ -104,74 +76,36 @@ def calibrate(
     samples = [Sample(*sample) for sample in samples]
     if not samples or max_span < 2:
         raise CalibrationError(f"give at least one sample and max_span >= 2; got {len(samples)} and {max_span}")
+    looks_back = _looks_back(replayer, operator)
     provenance = replayer.provenance()
     steps = provenance.num_inference_steps
-    sizes = {(sample, end): len(_edges(end, max_span)) for sample in range(len(samples)) for end in range(2, steps)}
-    run = {"provenance": provenance.to_dict(), "samples": [list(sample) for sample in samples], "max_span": max_span}
-    with Journal(journal, run, sizes) as records:
-        todo = [unit for unit in sizes if unit not in records.units]
-        meter = _Meter(steps, max_span, todo, progress)
-        for number in sorted({number for number, _ in todo}):
-            with closing(replayer.open(samples[number])) as session:
-                meter.opened()
-                for end in (end for at, end in todo if at == number):
-                    edges = _edges(end, max_span)
-                    records.record((number, end), _valid(session.errors(edges), edges, samples[number]))
-                    meter.replayed(end, len(edges))
-    return _graph(records.units, provenance, samples, max_span)
+    segments = [
+        Segment(start, end, operator, tuple(range(max(0, start - looks_back), start)))
+        for end in range(2, steps)
+        for start in range(max(0, end - max_span), end - 1)
+    ]
+    meter = Meter(steps, progress)
+    runner = LocalRunner(replayer, keep=1, opened=meter.opened)
+    with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
+        wanted = dict.fromkeys(samples, segments)
+        measurer.measure("error", wanted)
+        errors = np.full((len(samples), steps, steps), np.inf)
+        errors[:, np.arange(steps - 1), np.arange(1, steps)] = 0
+        for number, sample in enumerate(samples):
+            for segment in segments:
+                errors[number, segment.start, segment.end] = measurer.value(sample, "error", segment)
+    measured = replace(provenance, operator=operator)
+    return ErrorGraph(errors.mean(axis=0), errors.astype(np.float32), calibrated(measured, samples, max_span), samples)
 
 
-class _Meter:
-    """Counts the forwards of this call, and reports them."""
-
-    def __init__(self, steps: int, max_span: int, todo: Iterable[Unit], callback: ProgressCallback | None) -> None:
-        units = list(todo)
-        self._steps = steps
-        self._callback = callback or (lambda done, total: None)
-        self._done = 0
-        opened = len({sample for sample, _ in units})
-        self._total = opened * steps + sum((steps - end) * len(_edges(end, max_span)) for _, end in units)
-        self._callback(0, self._total)
-
-    def opened(self) -> None:
-        self._add(self._steps)
-
-    def replayed(self, end: int, rows: int) -> None:
-        self._add((self._steps - end) * rows)
-
-    def _add(self, forwards: int) -> None:
-        self._done += forwards
-        self._callback(self._done, self._total)
+def _looks_back(replayer: Replayer, operator: str) -> int:
+    known = replayer.operators()
+    if operator not in known:
+        raise CalibrationError(f"the replayer has no operator {operator!r}; it has {', '.join(sorted(known))}")
+    return known[operator].looks_back
 
 
-def _edges(end: int, max_span: int) -> list[Edge]:
-    """Return the edges to measure that end at `end`; the direct one reuses nothing."""
-    return [(start, end) for start in range(max(0, end - max_span), end - 1)]
-
-
-def _valid(errors: Any, edges: Sequence[Edge], sample: Sample) -> list[float]:
-    values = np.asarray(errors, np.float64)
-    if values.shape != (len(edges),) or not np.all(np.isfinite(values) & (values >= 0)):
-        raise CalibrationError(
-            f"the replayer must return {len(edges)} finite errors >= 0 for the edges {list(edges)} of {sample}; "
-            f"got {values.tolist()}; look for NaN or overflow in the model's latents"
-        )
-    return [float(value) for value in values]
-
-
-def _graph(
-    units: dict[Unit, list[float]], provenance: Provenance, samples: Sequence[Sample], max_span: int
-) -> ErrorGraph:
-    steps = provenance.num_inference_steps
-    errors = np.full((len(samples), steps, steps), np.inf)
-    errors[:, np.arange(steps - 1), np.arange(1, steps)] = 0
-    for (number, end), values in units.items():
-        for (start, _), value in zip(_edges(end, max_span), values, strict=True):
-            errors[number, start, end] = value
-    measured = replace(
-        provenance,
-        calibration=describe_samples(samples, max_span),
-        calibrated=True,
-        tool_version=tool_version(),
-    )
-    return ErrorGraph(errors.mean(axis=0), errors.astype(np.float32), measured, samples)
+def calibrated(provenance: Provenance, samples: Sequence[Sample], max_span: int) -> Provenance:
+    """Return the provenance of errors that were measured on `samples`."""
+    calibration = describe_samples(samples, max_span)
+    return replace(provenance, calibration=calibration, calibrated=True, tool_version=tool_version())

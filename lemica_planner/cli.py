@@ -14,14 +14,16 @@ from rich.console import Console
 from tqdm import tqdm
 
 from lemica_planner.atomic import write_text
-from lemica_planner.calibrate import Replayer, Sample, calibrate
+from lemica_planner.calibrate import calibrate
 from lemica_planner.config_writer import apply_plan, read_plan
 from lemica_planner.errors import CalibrationError, PlanFormatError, PlannerError, ReplayerNotFoundError
 from lemica_planner.graph import ErrorGraph
 from lemica_planner.interchange import FORMATS, export_plan, import_plan
 from lemica_planner.plan import CachePlan
 from lemica_planner.prompt_sets import SOURCES, count_categories, load_prompts, to_json_line
+from lemica_planner.provenance import Sample
 from lemica_planner.published import published_plan
+from lemica_planner.replayer import Replayer
 from lemica_planner.report import render_report
 from lemica_planner.tables import describe_graph, plan_table, provenance_table
 

@@ -1,7 +1,8 @@
 """The journal of a calibration: append-only JSON lines, so that an interrupted run can go on.
 
-The first line identifies the run. Every other line is one finished unit of work: the errors of all edges of one
-sample that end at one step. A last line without an end was torn by a crash and is dropped.
+The first line says what the measurements are valid for. Every other line holds some segments of one sample and what
+was measured of them. So a later run with more samples, longer spans or other operators finds here what it shares with
+an earlier one. A last line without an end was torn by a crash and is dropped.
 """
 
 from __future__ import annotations
@@ -10,28 +11,35 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lemica_planner.errors import JournalError
+from lemica_planner.provenance import Provenance, Sample
+from lemica_planner.replayer import Segment
 
-Unit = tuple[int, int]  # number of the sample, end step
-_FORMAT = "lemica-calibration-1"
+__all__ = ["Grams", "Journal", "Measure"]
+
+Grams = Mapping[str, NDArray[np.float64]]
+Measure = Literal["error", "drift"]
+_MEASURES = ("error", "drift")
+_FORMAT = "lemica-calibration-2"
 
 
 class Journal:
-    """A calibration's finished units, in memory and on disk; a context manager that owns the open file.
+    """What a calibration has measured, in memory and on disk; a context manager that owns the open file.
 
     Parameters
     ----------
     path : Path
         File to go on with, or to begin.
-    run : mapping
-        What identifies the run, as JSON values.
-    sizes : mapping of Unit to int
-        Number of edges of every unit that the run consists of.
+    provenance : Provenance
+        What the measurements are valid for.
 
     Raises
     ------
@@ -39,11 +47,12 @@ class Journal:
         If the file is of another run (naming what differs), or damaged other than by a torn last line.
     """
 
-    def __init__(self, path: Path, run: Mapping[str, Any], sizes: Mapping[Unit, int]) -> None:
+    def __init__(self, path: Path, provenance: Provenance) -> None:
         self._path = path
-        self._sizes = sizes
-        self._header = _line({"format": _FORMAT, **run})
-        self.units: dict[Unit, list[float]] = {}
+        self._num_steps = provenance.num_inference_steps
+        self._header = _line({"format": _FORMAT, "provenance": provenance.to_dict()})
+        self._values: dict[tuple[Sample, Measure, Segment], float] = {}
+        self._grams: dict[Sample, Grams] = {}
         self._file = path.open("ab")
         self._lock()
         try:
@@ -55,18 +64,28 @@ class Journal:
         if not size:
             self._write(self._header)
 
-    def _lock(self) -> None:
-        """Keep a second run off the file; the lock ends with the process."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._file.close()
-            raise JournalError(f"{self._path} is in use by another calibration; wait for it, or stop it") from error
+    def missing(self, sample: Sample, measure: Measure, segments: Sequence[Segment]) -> list[Segment]:
+        """Return those of `segments` that were not measured, in their order."""
+        return [segment for segment in segments if (sample, measure, segment) not in self._values]
 
-    def record(self, unit: Unit, errors: list[float]) -> None:
-        """Add one finished unit; it is on disk when this returns."""
-        self._write(_line({"sample": unit[0], "step": unit[1], "errors": errors}))
-        self.units[unit] = errors
+    def value(self, sample: Sample, measure: Measure, segment: Segment) -> float:
+        """Return what was measured; KeyError if it was not."""
+        return self._values[sample, measure, segment]
+
+    def record(self, sample: Sample, measure: Measure, segments: Sequence[Segment], values: Sequence[float]) -> None:
+        """Add measurements; they are on disk when this returns."""
+        known = {"measure": measure, "segments": [list(segment) for segment in segments], "values": list(values)}
+        self._write(_line({"sample": list(sample), **known}))
+        self._keep(sample, measure, segments, values)
+
+    def grams(self, sample: Sample) -> Grams | None:
+        """Return the sample's products of values, None if they are not known."""
+        return self._grams.get(sample)
+
+    def record_grams(self, sample: Sample, grams: Grams) -> None:
+        """Add the products of a sample's values; they are on disk when this returns."""
+        self._write(_line({"sample": list(sample), "grams": {key: gram.tolist() for key, gram in grams.items()}}))
+        self._grams[sample] = grams
 
     def __enter__(self) -> Self:
         """Return the journal."""
@@ -76,13 +95,26 @@ class Journal:
         """Close the file."""
         self._file.close()
 
+    def _lock(self) -> None:
+        """Keep a second run off the file; the lock ends with the process."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._file.close()
+            raise JournalError(f"{self._path} is in use by another calibration; wait for it, or stop it") from error
+
+    def _keep(self, sample: Sample, measure: Measure, segments: Sequence[Segment], values: Sequence[float]) -> None:
+        self._values.update(
+            ((sample, measure, segment), float(value)) for segment, value in zip(segments, values, strict=True)
+        )
+
     def _write(self, line: bytes) -> None:
         self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def _read(self) -> int:
-        """Fill `units` from the file and return the size of its whole lines, in bytes."""
+        """Take in the file and return the size of its whole lines, in bytes."""
         content = self._path.read_bytes() if self._path.exists() else b""
         whole = content[: content.rfind(b"\n") + 1]
         if not whole and self._header.startswith(content):
@@ -90,7 +122,7 @@ class Journal:
         lines = whole.splitlines(keepends=True)
         self._check_header(lines[0] if lines else content)
         for number, line in enumerate(lines[1:], start=2):
-            self._read_unit(line, number)
+            self._read_line(line, number)
         return len(whole)
 
     def _check_header(self, line: bytes) -> None:
@@ -98,23 +130,40 @@ class Journal:
             return
         there, here = _parsed(line), json.loads(self._header)
         if not isinstance(there, dict) or there.get("format") != _FORMAT:
-            raise JournalError(f"{self._path} is no calibration journal; give another path")
-        differ = [key for key in sorted(there.keys() | here.keys()) if there.get(key) != here.get(key)]
-        shown = "; ".join(_difference(key, there.get(key), here.get(key)) for key in differ)
-        raise JournalError(f"{self._path} is the journal of another run ({shown}); give another path, or remove it")
+            raise JournalError(f"{self._path} is no calibration journal of this version; give another path")
+        differs = _difference("provenance", there["provenance"], here["provenance"])
+        raise JournalError(f"{self._path} is the journal of another run ({differs}); give another path, or remove it")
 
-    def _read_unit(self, line: bytes, number: int) -> None:
+    def _read_line(self, line: bytes, number: int) -> None:
         match _parsed(line):
-            case {"sample": int(sample), "step": int(step), "errors": list(errors)} if len(errors) == self._sizes.get(
-                (sample, step)
-            ) and all(map(_is_error, errors)):
-                self.units[sample, step] = [float(error) for error in errors]
-            case _:
-                raise JournalError(f"{self._path}, line {number} is damaged; remove that line to measure it again")
+            case {
+                "sample": [str(prompt), int(seed)],
+                "measure": str(measure),
+                "segments": list(given),
+                "values": list(values),
+            }:
+                segments = [segment for segment in map(self._segment, given) if segment is not None]
+                if measure in _MEASURES and len(segments) == len(given) == len(values) and all(map(_is_error, values)):
+                    self._keep(Sample(prompt, seed), measure, segments, values)  # type: ignore[arg-type]
+                    return
+            case {"sample": [str(prompt), int(seed)], "grams": dict(grams)}:
+                parsed = {key: np.asarray(gram, np.float64) for key, gram in grams.items()}
+                if all(gram.shape == (self._num_steps,) * 2 and np.isfinite(gram).all() for gram in parsed.values()):
+                    self._grams[Sample(prompt, seed)] = parsed
+                    return
+        raise JournalError(f"{self._path}, line {number} is damaged; remove that line to measure it again")
+
+    def _segment(self, given: object) -> Segment | None:
+        match given:
+            case [int(start), int(end), str(operator), list(history), list(weights)] if (
+                0 <= start < end < self._num_steps
+            ):
+                return Segment(start, end, operator, tuple(history), tuple(map(tuple, weights)))
+        return None
 
 
 def _line(data: Mapping[str, Any]) -> bytes:
-    return (json.dumps(data, sort_keys=True, allow_nan=False) + "\n").encode()
+    return (json.dumps(data, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n").encode()
 
 
 def _parsed(line: bytes) -> object:
@@ -129,10 +178,8 @@ def _is_error(value: object) -> bool:
 
 
 def _difference(key: str, there: object, here: object) -> str:
-    """Return what differs; of an object only the keys that do, of a list its length."""
+    """Return what differs; of an object only the keys that do."""
     if isinstance(there, dict) and isinstance(here, dict):
         keys = [name for name in sorted(there.keys() | here.keys()) if there.get(name) != here.get(name)]
         return "; ".join(_difference(f"{key}.{name}", there.get(name), here.get(name)) for name in keys)
-    if isinstance(there, list) and isinstance(here, list) and len(there) + len(here) > 6:
-        return f"{key}: {len(there)} there, {len(here)} here, not the same"
     return f"{key}: {there!r} there, {here!r} here"

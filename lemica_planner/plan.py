@@ -12,12 +12,12 @@ from typing import Any
 
 from lemica_planner.errors import PlanFormatError, UnknownBudgetError
 from lemica_planner.graph import ErrorGraph
-from lemica_planner.plan_entry import PlanEntry
+from lemica_planner.plan_entry import Fill, PlanEntry
 from lemica_planner.provenance import Provenance
 from lemica_planner.solver import Solution, feasible_budgets, solve, solve_all
 from lemica_planner.strict_json import canonical, check_keys, describe, load_object, require_object
 
-__all__ = ["SCHEMA_VERSION", "CachePlan", "PlanEntry", "default_names"]
+__all__ = ["SCHEMA_VERSION", "CachePlan", "Fill", "PlanEntry", "default_names"]
 
 SCHEMA_VERSION = 1
 _PLAN_KEYS = ("schema_version", "provenance", "names", "entries")
@@ -67,6 +67,12 @@ class CachePlan:
         """The steps by name and by number: every budget that `resolve` knows besides ``full``."""
         named: dict[str | int, tuple[int, ...]] = {name: self.entries[at].steps for name, at in self.names.items()}
         return named | {budget: entry.steps for budget, entry in self.entries.items()}
+
+    @property
+    def operators(self) -> set[str]:
+        """The operators that some entry uses."""
+        named = (entry.operators or (self.provenance.operator,) for entry in self.entries.values())
+        return {name for names in named for name in names}
 
     @cached_property
     def plan_id(self) -> str:

@@ -35,11 +35,15 @@ def require_list(value: object, where: str) -> list[Any]:
     return value
 
 
-def check_keys(data: Mapping[str, Any], where: str, *, required: Collection[str]) -> None:
-    """Refuse keys outside `required` and keys of it that are missing."""
-    unknown = sorted(set(data) - set(required))
+def check_keys(
+    data: Mapping[str, Any], where: str, *, required: Collection[str], optional: Collection[str] = ()
+) -> None:
+    """Refuse keys outside `required` and `optional`, and keys of `required` that are missing."""
+    unknown = sorted(set(data) - set(required) - set(optional))
     if unknown:
-        raise PlanFormatError(f"{where} has unknown keys {unknown}; allowed: {sorted(required)}; remove them")
+        raise PlanFormatError(
+            f"{where} has unknown keys {unknown}; allowed: {sorted({*required, *optional})}; remove them"
+        )
     missing = sorted(set(required) - set(data))
     if missing:
         raise PlanFormatError(f"{where} lacks the keys {missing}; required: {sorted(required)}; add them")

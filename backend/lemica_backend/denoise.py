@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lemica_backend.job import Job
 from lemica_backend.models.base import Stem, VideoModel
+from lemica_backend.step_cache import GUIDED
 from lemica_backend.types import Branch
 
 
@@ -22,6 +23,14 @@ class _Row(NamedTuple):
     job: Job
     branch: Branch
     at: int  # of the job among the jobs of this tick
+
+
+class _Made(NamedTuple):
+    """What the model made of one job: the guided output, and each branch before and after the block stack."""
+
+    output: Tensor
+    before: Tensor
+    after: Tensor
 
 
 @torch.inference_mode()
@@ -32,24 +41,45 @@ def denoise(model: VideoModel, jobs: Sequence[Job]) -> None:
     step did not move can take it again.
     """
     started = time.perf_counter()
+    made = iter(_run_model(model, [job for job in jobs if job.enters_model]))
+    for job in jobs:
+        if job.enters_model:
+            _take_made(job, next(made))
+        else:
+            job.latents = _step(job, job.cache.predict(job.step, GUIDED, job.fill))
+        job.step_ms.append(((time.perf_counter() - started) * 1e3, job.computes))
+        job.step += 1
+
+
+def _take_made(job: Job, made: _Made) -> None:
+    latents = _step(job, made.output)
+    if job.computes:
+        _record(job, made)
+    job.latents = latents
+
+
+def _record(job: Job, made: _Made) -> None:
+    if job.cache.keeps("output"):
+        job.cache.record(job.step, GUIDED, made.output.clone())  # a view would hold the outputs of all rows
+    if job.cache.keeps("residual"):
+        for branch, residual in zip(job.texts, made.after - made.before, strict=True):
+            job.cache.record(job.step, branch, residual)
+
+
+def _run_model(model: VideoModel, jobs: Sequence[Job]) -> list[_Made]:
+    """Run stem and head for every job, and the block stack for those that compute."""
+    if not jobs:
+        return []
     stem = model.stem(torch.stack([job.latents for job in jobs]), torch.stack([job.timestep for job in jobs]))
     rows = [_Row(job, branch, at) for at, job in enumerate(jobs) for branch in job.texts]
     stem = stem.rows([row.at for row in rows])
     hidden = _run_stack(model, rows, stem)
     branches = [len(job.texts) for job in jobs]
     parts = (tensor.split(branches) for tensor in (model.head(hidden, stem), stem.hidden, hidden))
-    for job, output, before, after in zip(jobs, *parts, strict=True):
-        latents = _step(job, _guide(output, job.planned.guidance_scale))
-        if job.computes:
-            _record(job, after - before)
-        job.step_ms.append(((time.perf_counter() - started) * 1e3, job.computes))
-        job.latents = latents
-        job.step += 1
-
-
-def _record(job: Job, residuals: Tensor) -> None:
-    for branch, residual in zip(job.texts, residuals, strict=True):
-        job.cache.record(job.step, branch, residual)
+    return [
+        _Made(_guide(output, job.planned.guidance_scale), before, after)
+        for job, output, before, after in zip(jobs, *parts, strict=True)
+    ]
 
 
 def _step(job: Job, output: Tensor) -> Tensor:
@@ -65,7 +95,7 @@ def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem) -> Tensor:
         hidden[computing] = model.blocks(stem.rows(computing), texts)
     for index, row in enumerate(rows):
         if not row.job.computes:
-            hidden[index] += row.job.cache.predict(row.job.step, row.branch)
+            hidden[index] += row.job.cache.predict(row.job.step, row.branch, row.job.fill)
     return hidden
 
 

@@ -17,9 +17,9 @@ from lemica_backend.config import ModelConfig
 from lemica_backend.denoise import denoise
 from lemica_backend.errors import EngineUnavailableError, LemicaError, ModelLoadError
 from lemica_backend.models import VideoModel, load_model
+from lemica_backend.operators import OPERATORS
 from lemica_backend.planned import FULL, plan_request
 from lemica_backend.session import Session
-from lemica_backend.step_cache import OPERATORS
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
 from lemica_backend.waiting import WaitingLine
 from lemica_planner import CachePlan, PlannerError
@@ -173,9 +173,10 @@ def load_engine(model_dir: Path, config: ModelConfig, plan_json: str | None) -> 
 
 def _require_fit(plan: CachePlan, model: VideoModel) -> None:
     info = model.info
-    if plan.provenance.operator not in OPERATORS:
+    unknown = sorted(plan.operators - set(OPERATORS))
+    if unknown:
         raise ModelLoadError(
-            f"config.pbtxt, parameter cache_plan: operator is {plan.provenance.operator!r}; "
+            f"config.pbtxt, parameter cache_plan: operator is {unknown[0]!r}; "
             f"this version serves {', '.join(OPERATORS)}"
         )
     plan.require_match(

@@ -16,6 +16,7 @@ def make_info(job: Job, timings_ms: dict[str, float], fps: int) -> dict[str, Any
         "num_inference_steps": planned.num_inference_steps,
         "budget": planned.budget,
         "computed_steps": sorted(planned.computed),
+        "operators": sorted({fill.operator for fill in planned.reuse.values()}),
         "predicted_error": planned.predicted_error,
         "plan_id": planned.plan_id,
         "calibrated": planned.is_calibrated,

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from lemica_backend.models.base import Scheduler, VideoModel
+from lemica_backend.operators import OPERATORS
 from lemica_backend.planned import PlannedRequest
-from lemica_backend.step_cache import OPERATORS, StepCache
+from lemica_backend.sampler_time import sampler_times
+from lemica_backend.step_cache import StepCache
 from lemica_backend.types import Branch
+from lemica_planner import Fill
 
 
 @dataclass
@@ -51,6 +54,16 @@ class Job:
         return self.step in self.planned.computed
 
     @property
+    def fill(self) -> Fill:
+        """What the next step, which is skipped, is made of."""
+        return self.planned.reuse[self.step]
+
+    @property
+    def enters_model(self) -> bool:
+        """Whether the next step runs stem and head, with or without the block stack."""
+        return self.computes or OPERATORS[self.fill.operator].source == "residual"
+
+    @property
     def timestep(self) -> Tensor:
         """The scheduler's timestep of the next step, a scalar."""
         return self.scheduler.timesteps[self.step]
@@ -59,10 +72,11 @@ class Job:
 def start_job(model: VideoModel, planned: PlannedRequest) -> Job:
     """Encode the text and draw the noise."""
     branches: tuple[Branch, ...] = ("uncond", "cond") if planned.guidance_scale > 1 else ("cond",)
+    scheduler = model.new_scheduler(planned.num_inference_steps)
     return Job(
         planned=planned,
         texts=model.encode_text(planned.prompt, planned.negative_prompt, branches),
         latents=model.initial_latents(planned.seed),
-        scheduler=model.new_scheduler(planned.num_inference_steps),
-        cache=OPERATORS[planned.operator](),
+        scheduler=scheduler,
+        cache=StepCache(sampler_times(scheduler), {fill.operator for fill in planned.reuse.values()}),
     )

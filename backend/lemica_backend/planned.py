@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from lemica_backend.config import ModelConfig
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.models.base import ModelInfo
 from lemica_backend.types import GenerationRequest
-from lemica_planner import CachePlan, PlannerError
+from lemica_planner import CachePlan, Fill, PlannerError
 
 SEED_LIMIT = 2**63
 FULL = "full"
@@ -31,8 +32,8 @@ class PlannedRequest:
         The plan that chose the steps; None for ``full``.
     is_calibrated : bool
         Whether the plan's errors were measured on this model; True for ``full``, which needs none.
-    operator : str
-        How skipped steps are predicted.
+    reuse : mapping of int to Fill
+        What every skipped step is made of.
     """
 
     prompt: str
@@ -45,7 +46,7 @@ class PlannedRequest:
     predicted_error: float | None
     plan_id: str | None
     is_calibrated: bool
-    operator: str
+    reuse: Mapping[int, Fill]
     deadline_ms: int | None
     priority: int
 
@@ -66,7 +67,7 @@ def plan_request(
     _check_steps(steps, config, info)
     _check_guidance(guidance_scale, config)
     budget = _pick(request.budget, config.defaults.budget).strip()
-    computed, predicted_error = _computed_steps(budget, steps, guidance_scale, info, plan)
+    chosen = _choose_steps(budget, steps, guidance_scale, info, plan)
     return PlannedRequest(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -74,11 +75,11 @@ def plan_request(
         guidance_scale=guidance_scale,
         num_inference_steps=steps,
         budget=budget,
-        computed=computed,
-        predicted_error=predicted_error,
+        computed=chosen.computed,
+        reuse=chosen.reuse,
+        predicted_error=chosen.predicted_error,
         plan_id=plan.plan_id if plan and budget != FULL else None,
         is_calibrated=budget == FULL or bool(plan and plan.provenance.calibrated),
-        operator=plan.provenance.operator if plan else "residual",
         deadline_ms=request.deadline_ms,
         priority=request.priority,
     )
@@ -113,11 +114,15 @@ def _seed(seed: int | None) -> int:
     return seed
 
 
-def _computed_steps(
-    budget: str, steps: int, guidance_scale: float, info: ModelInfo, plan: CachePlan | None
-) -> tuple[frozenset[int], float | None]:
+class _Steps(NamedTuple):
+    computed: frozenset[int]
+    reuse: Mapping[int, Fill]
+    predicted_error: float | None
+
+
+def _choose_steps(budget: str, steps: int, guidance_scale: float, info: ModelInfo, plan: CachePlan | None) -> _Steps:
     if budget == FULL:
-        return frozenset(range(steps)), 0.0
+        return _Steps(frozenset(range(steps)), {}, 0.0)
     if plan is None:
         raise InvalidRequestError(f"budget is {budget!r}, but this model has no cache plan: only {FULL!r} is allowed")
     try:
@@ -131,7 +136,7 @@ def _computed_steps(
         )
     except PlannerError as error:
         raise InvalidRequestError(f"{error} (budget {FULL!r} is served without a plan)") from error
-    return frozenset(entry.steps), entry.predicted_error
+    return _Steps(frozenset(entry.steps), entry.reuse(plan.provenance.operator), entry.predicted_error)
 
 
 def _pick(given: _T | None, default: _T) -> _T:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,9 +19,15 @@ from lemica_backend.engine import open_model
 from lemica_backend.errors import LemicaError, ModelLoadError
 from lemica_backend.job import Job, start_job
 from lemica_backend.models import VideoModel
+from lemica_backend.operators import OPERATORS
 from lemica_backend.planned import FULL, plan_request
+from lemica_backend.sampler_time import sampler_times
+from lemica_backend.step_cache import GUIDED, StepCache
 from lemica_backend.types import GenerationRequest
-from lemica_planner import CalibrationError, Provenance, Sample
+from lemica_planner import CalibrationError, PlanEntry, Provenance, Sample
+from lemica_planner.replayer import OperatorFacts, Segment
+
+_ROWS_AT_ONCE = 16  # jobs whose hidden states are in memory together while drifts are measured
 
 
 class EngineReplayer:
@@ -57,6 +64,10 @@ class EngineReplayer:
             metric="latents_l1",
         )
 
+    def operators(self) -> dict[str, OperatorFacts]:
+        """Return the reuse operators by name."""
+        return {name: OperatorFacts(each.source, each.order, each.is_fitted) for name, each in OPERATORS.items()}
+
     def open(self, sample: Sample) -> EngineReplay:
         """Run the sample once without reuse, keeping every step's state."""
         request = GenerationRequest(sample.prompt, seed=sample.seed, budget=FULL)
@@ -72,42 +83,119 @@ class EngineReplayer:
 class EngineReplay:
     """One sample's full trajectory, and the errors of its reused segments.
 
-    Holds one latents tensor and one residual a branch for every step.
+    Holds of every step the latents, one residual a branch and the guided output.
     """
 
     def __init__(self, model: VideoModel, job: Job) -> None:
         self._model = model
-        self._after: list[Job] = []  # the state after each step
+        self._times = sampler_times(job.scheduler)
+        job.cache = StepCache(self._times, ("residual", "output"))
+        self._before = [_fork(job)]  # the state before each step, and at the end
         while not job.is_finished:
             denoise(model, [job])
-            self._after.append(_fork(job))
-        self._reference: Tensor = job.latents
+            self._before.append(_fork(job))
 
-    def errors(self, edges: Sequence[tuple[int, int]]) -> NDArray[np.float64]:
-        """Return each edge's error: the final latents' mean absolute change (arXiv 2511.00090, equation 4).
+    def errors(self, segments: Sequence[Segment]) -> NDArray[np.float64]:
+        """Return what each segment changes in the final latents (arXiv 2511.00090, equation 4)."""
+        jobs = self._skip(segments)
+        self._run(jobs, [self._num_steps] * len(jobs))
+        return self._differences(jobs)
 
-        An edge (i, j) computes every step but i+1 .. j-1, which reuse step i. The replay starts from
-        the stored state after step i; edges that meet at a step go on from there as rows of one batch.
+    def drifts(self, segments: Sequence[Segment]) -> NDArray[np.float64]:
+        """Return what each segment changes in the latents that enter its end step.
+
+        Segments that begin alike run once, as far as the longest of them.
         """
-        jobs = [self._fork_edge(start, end) for start, end in edges]
-        for step in range(min(job.step for job in jobs), len(self._after)):
-            denoise(self._model, [job for job in jobs if job.step == step])
-        return np.asarray([(job.latents - self._reference).abs().mean().item() for job in jobs])
+        chains = {_beginning(segment): segment for segment in sorted(segments, key=lambda segment: segment.end)}
+        jobs = [self._fork_segment(segment) for segment in chains.values()]
+        seen: dict[tuple[_Beginning, int], float] = {}
+        for step in range(min(job.step for job in jobs), max(segment.end for segment in segments)):
+            due = [
+                (job, key)
+                for job, (key, longest) in zip(jobs, chains.items(), strict=True)
+                if job.step == step < longest.end
+            ]
+            for at in range(0, len(due), _ROWS_AT_ONCE):
+                some = due[at : at + _ROWS_AT_ONCE]
+                denoise(self._model, [job for job, _ in some])
+                arrived = self._differences([job for job, _ in some])
+                seen |= {(key, step + 1): float(value) for (_, key), value in zip(some, arrived, strict=True)}
+        return np.asarray([seen[_beginning(segment), segment.end] for segment in segments])
 
-    def _fork_edge(self, start: int, end: int) -> Job:
-        job = _fork(self._after[start])
-        computed = frozenset(range(end, len(self._after)))
-        job.planned = dataclasses.replace(job.planned, computed=computed)
+    def outcomes(self, paths: Sequence[PlanEntry]) -> NDArray[np.float64]:
+        """Return what each whole path changes in the final latents."""
+        jobs = [self._fork_path(path) for path in paths]
+        self._run(jobs, [self._num_steps] * len(jobs))
+        return self._differences(jobs)
+
+    def grams(self) -> dict[str, NDArray[np.float64]]:
+        """Return by source the products of every two steps' values, a mean over elements, shape (T, T)."""
+        kept = [job.cache.latest() for job in self._before[1:]]
+        return {
+            "output": _gram([[values[GUIDED]] for values in kept]),
+            "residual": _gram([[values[branch] for branch in self._before[0].texts] for values in kept]),
+        }
+
+    @property
+    def _num_steps(self) -> int:
+        return len(self._before) - 1
+
+    def _skip(self, segments: Sequence[Segment]) -> list[Job]:
+        """Return jobs that have skipped their segments and are about to compute their ends."""
+        jobs = [self._fork_segment(segment) for segment in segments]
+        self._run(jobs, [segment.end for segment in segments])
+        return jobs
+
+    def _run(self, jobs: Sequence[Job], ends: Sequence[int]) -> None:
+        """Take each job to its end; jobs that are at the same step go together."""
+        for step in range(min(job.step for job in jobs), max(ends)):
+            due = [job for job, end in zip(jobs, ends, strict=True) if job.step == step < end]
+            if due:
+                denoise(self._model, due)
+
+    def _fork_path(self, path: PlanEntry) -> Job:
+        job = _fork(self._before[0])
+        reuse = path.reuse("residual")
+        job.cache = StepCache(self._times, {fill.operator for fill in reuse.values()})
+        job.planned = dataclasses.replace(job.planned, computed=frozenset(path.steps), reuse=reuse)
         return job
+
+    def _fork_segment(self, segment: Segment) -> Job:
+        """Return the job that has computed the segment's start and, before it, its history."""
+        job = _fork(self._before[segment.start + 1])
+        job.cache = StepCache(self._times, (segment.operator,))
+        for step in (*segment.history, segment.start):
+            for key, value in self._before[step + 1].cache.latest().items():
+                job.cache.record(step, key, value)
+        computed = frozenset(range(segment.end, self._num_steps))
+        job.planned = dataclasses.replace(job.planned, computed=computed, reuse=segment.fills)
+        return job
+
+    def _differences(self, jobs: Sequence[Job]) -> NDArray[np.float64]:
+        """Return each job's mean absolute difference from the trajectory at the step where it is."""
+        return np.asarray([(job.latents - self._before[job.step].latents).abs().mean().item() for job in jobs])
 
     def close(self) -> None:
         """Free the trajectory."""
-        self._after.clear()
+        self._before.clear()
+
+
+_Beginning = tuple[int, str, tuple[int, ...], tuple[tuple[float, ...], ...]]
+
+
+def _beginning(segment: Segment) -> _Beginning:
+    """Return what decides how a segment goes on; the first of its fitted weights stand for all of one fit."""
+    return segment.start, segment.operator, segment.history, segment.weights[:1]
 
 
 def _fork(job: Job) -> Job:
     """Return a job that goes on from the same state; tensors are shared, because no step writes into them."""
     return Job(job.planned, job.texts, job.latents, copy.deepcopy(job.scheduler), job.cache.copy(), job.step)
+
+
+def _gram(values: Sequence[Sequence[Tensor]]) -> NDArray[np.float64]:
+    rows = torch.stack([torch.stack(list(parts)).flatten() for parts in values]).double()
+    return cast("NDArray[np.float64]", (rows @ rows.T / rows.shape[1]).cpu().numpy())
 
 
 def _newest_version(model_dir: Path) -> Path:

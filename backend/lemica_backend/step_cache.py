@@ -1,60 +1,78 @@
-"""What one request keeps of its computed steps, and what it makes of that at a skipped step.
-
-An operator is named in the plan, because a plan is only valid for the operator that it was
-calibrated with. The same code serves and calibrates.
-"""
+"""What one request keeps of its computed steps, and what it makes of that at a skipped step."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Collection, Sequence
+from typing import Literal, NamedTuple
 
 from torch import Tensor
 
+from lemica_backend.operators import OPERATORS, Source, extrapolation_weights
 from lemica_backend.types import Branch
+from lemica_planner import Fill
+
+Key = Branch | Literal["guided"]  # residuals belong to a branch, the output to the request
+GUIDED: Key = "guided"
 
 
-class StepCache(Protocol):
-    """State of one request; the step index and the branch are always passed in."""
+class _Value(NamedTuple):
+    step: int
+    tensor: Tensor
 
-    def record(self, step: int, branch: Branch, residual: Tensor) -> None:
-        """Keep what the block stack added at a computed step."""
-        ...
 
-    def predict(self, step: int, branch: Branch) -> Tensor:
-        """Return what the block stack is taken to add at a skipped step."""
-        ...
+class StepCache:
+    """State of one request; the step index is always passed in.
+
+    Parameters
+    ----------
+    times : sequence of float
+        The sampler's time at each step, strictly monotonic; see `lemica_backend.sampler_time`.
+    operators : collection of str
+        The operators that will predict; what none of them needs is not kept.
+    """
+
+    def __init__(self, times: Sequence[float], operators: Collection[str]) -> None:
+        self._times = times
+        self._operators = operators
+        chosen = [OPERATORS[name] for name in operators]
+        self._depth: dict[Source, int] = {
+            source: max((each.order + 1 for each in chosen if each.source == source), default=0)
+            for source in ("residual", "output")
+        }
+        self._kept: dict[Key, tuple[_Value, ...]] = {}
+
+    def keeps(self, source: Source) -> bool:
+        """Whether some operator needs the residuals, or the output, of computed steps."""
+        return self._depth[source] > 0
+
+    def record(self, step: int, key: Key, value: Tensor) -> None:
+        """Keep what a computed step made: a branch's residual or the guided output."""
+        depth = self._depth["output" if key == GUIDED else "residual"]
+        if depth:
+            self._kept[key] = (*self._kept.get(key, ()), _Value(step, value))[-depth:]
+
+    def predict(self, step: int, key: Key, fill: Fill) -> Tensor:
+        """Return what a skipped step takes in place of a computed value.
+
+        With fewer computed steps behind it than its order needs, an operator takes those that are there.
+        """
+        values = self._kept[key][-len(fill.weights) or -1 - OPERATORS[fill.operator].order :]
+        times = [self._times[value.step] for value in values]
+        weights = fill.weights or extrapolation_weights(times, self._times[step])
+        predicted = values[0].tensor * weights[0]
+        for value, weight in zip(values[1:], weights[1:], strict=True):
+            predicted = predicted.add(value.tensor, alpha=weight)
+        return predicted
+
+    def latest(self) -> dict[Key, Tensor]:
+        """Return what the last computed step recorded."""
+        return {key: values[-1].tensor for key, values in self._kept.items()}
 
     def copy(self) -> StepCache:
         """Return a cache that records on its own; the tensors are shared."""
-        ...
-
-    def clear(self) -> None:
-        """Drop everything."""
-        ...
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors held."""
-        ...
-
-
-class ResidualReuse:
-    """The paper's operator: the block-stack residual of the last computed step, as it is (arXiv 2511.00090, 3.1)."""
-
-    def __init__(self, kept: dict[Branch, Tensor] | None = None) -> None:
-        self._kept: dict[Branch, Tensor] = dict(kept or {})
-
-    def record(self, step: int, branch: Branch, residual: Tensor) -> None:
-        """Keep the residual; that of an earlier step is dropped."""
-        self._kept[branch] = residual
-
-    def predict(self, step: int, branch: Branch) -> Tensor:
-        """Return the residual of the last computed step."""
-        return self._kept[branch]
-
-    def copy(self) -> ResidualReuse:
-        """Return a cache that records on its own; the tensors are shared."""
-        return ResidualReuse(self._kept)
+        twin = StepCache(self._times, self._operators)
+        twin._kept = dict(self._kept)
+        return twin
 
     def clear(self) -> None:
         """Drop everything."""
@@ -63,7 +81,4 @@ class ResidualReuse:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensors held."""
-        return sum(tensor.nbytes for tensor in self._kept.values())
-
-
-OPERATORS: dict[str, type[ResidualReuse]] = {"residual": ResidualReuse}
+        return sum(value.tensor.nbytes for values in self._kept.values() for value in values)

@@ -4,42 +4,101 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
 from lemica_backend.denoise import denoise
 from lemica_backend.job import start_job
+from lemica_backend.operators import OPERATORS
 from lemica_backend.planned import plan_request
 from lemica_backend.replay import EngineReplayer, open_replayer
 from lemica_backend.types import GenerationRequest
-from lemica_planner import CalibrationError, Sample
+from lemica_planner import CalibrationError, Fill, PlanEntry, Sample
+from lemica_planner.replayer import Segment
 
 STEPS = 6
 
 
-def final_latents(model, config, computed):
+def final_latents(model, config, computed, operator="residual"):
     request = GenerationRequest("a cat", seed=4, budget="full")
     planned = plan_request(request, info=model.info, config=config, plan=None)
-    job = start_job(model, dataclasses.replace(planned, computed=frozenset(computed)))
+    reuse = {step: Fill(operator) for step in range(STEPS) if step not in computed}
+    job = start_job(model, dataclasses.replace(planned, computed=frozenset(computed), reuse=reuse))
     while not job.is_finished:
         denoise(model, [job])
     return job.latents.numpy()
 
 
-def test_each_edge_equals_a_whole_generation_with_that_segment_reused(model, config):
-    session = EngineReplayer(model, config, "tiny").open(Sample("a cat", 4))
+@pytest.fixture(scope="module")
+def session(model, config):
+    return EngineReplayer(model, config, "tiny").open(Sample("a cat", 4))
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_each_edge_equals_a_whole_generation_with_that_segment_reused(session, model, config, operator):
     full = final_latents(model, config, range(STEPS))
     for end in range(2, STEPS):
-        edges = [(start, end) for start in range(end - 1)]
-        expected = [
-            np.abs(final_latents(model, config, set(range(STEPS)) - set(range(start + 1, end))) - full).mean()
-            for start, _ in edges
+        segments = [
+            Segment(start, end, operator, tuple(range(max(0, start - OPERATORS[operator].order), start)))
+            for start in range(end - 1)
         ]
-        np.testing.assert_allclose(session.errors(edges), expected, rtol=1e-3, atol=1e-6)
-    session.close()
+        without = [set(range(STEPS)) - set(range(segment.start + 1, end)) for segment in segments]
+        expected = [np.abs(final_latents(model, config, left, operator) - full).mean() for left in without]
+        np.testing.assert_allclose(session.errors(segments), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_the_history_of_a_forecast_may_have_gaps(session, model, config):
+    """The only error of a path is its last segment's when the one before it is not skipped over."""
+    full = final_latents(model, config, range(STEPS))
+    near, far = (Segment(2, 5, "output-linear", (start,)) for start in (1, 0))
+    errors = session.errors([near, far])
+    assert errors[0] == pytest.approx(np.abs(final_latents(model, config, {0, 1, 2, 5}, "output-linear") - full).mean())
+    assert abs(errors[0] - errors[1]) > 1e-3 * errors[0]
+
+
+def test_whole_paths_equal_whole_generations(session, model, config):
+    full = final_latents(model, config, range(STEPS))
+    paths = [PlanEntry((0, 2, 5), operators=(name, name)) for name in OPERATORS]
+    expected = [np.abs(final_latents(model, config, {0, 2, 5}, name) - full).mean() for name in OPERATORS]
+    np.testing.assert_allclose(session.outcomes(paths), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_a_path_may_change_its_operator(session):
+    mixed, first, second = session.outcomes(
+        [
+            PlanEntry((0, 2, 5), operators=names)
+            for names in (("residual", "output"), ("residual",) * 2, ("output",) * 2)
+        ]
+    )
+    assert len({mixed, first, second}) == 3
+
+
+def test_fitted_weights_are_used(session):
+    """Weights of (0, 1) take the last value as it is, those of (-1, 2) follow the line of equal times."""
+    fitted = [Segment(3, 5, "residual-fitted", (2,), weights=(weights,)) for weights in ((0.0, 1.0), (-1.0, 2.0))]
+    assert session.errors(fitted[:1]) == pytest.approx(session.errors([Segment(3, 5)]), rel=1e-4)
+    assert session.errors(fitted[1:])[0] != pytest.approx(session.errors(fitted[:1])[0], rel=1e-2)
+
+
+@pytest.mark.parametrize("source", ["residual", "output"])
+def test_grams_are_the_products_of_what_the_steps_made(session, source):
+    gram = session.grams()[source]
+    values = [job.cache.latest() for job in session._before[1:]]
+    rows = [torch.cat([v[k].flatten() for k in v if (k == "guided") == (source == "output")]).double() for v in values]
+    assert gram[1, 4] == pytest.approx((rows[1] @ rows[4] / len(rows[1])).item())
+    np.testing.assert_allclose(gram, gram.T)
+
+
+def test_the_drift_is_the_difference_on_arrival(session):
+    """The last step is all that a segment which ends there leaves to compute."""
+    segments = [Segment(start, end, "output") for start, end in ((0, 2), (1, 4), (2, 5))]
+    drifts = session.drifts(segments)
+    assert (drifts > 0).all()
+    assert session.drifts(segments[1:2]) == pytest.approx(drifts[1:2], rel=1e-3)
 
 
 def test_a_direct_edge_costs_nothing(model, config):
     session = EngineReplayer(model, config, "tiny").open(Sample("a cat", 4))
-    assert session.errors([(1, 2)])[0] <= 1e-6
+    assert session.errors([Segment(1, 2)])[0] <= 1e-6
 
 
 def test_a_prompt_that_is_too_long_is_named(model, config):

@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 
-from lemica_planner import CachePlan, CalibrationError, JournalError, Sample, solve_all
+from lemica_planner import CachePlan, CalibrationError, JournalError, Sample, Segment, solve_all
 from lemica_planner.calibrate import calibrate
+from lemica_planner.journal import Journal
 from tests.planner.toy_replayer import ToyReplayer, slow_errors
 
 SAMPLES = [Sample("a red cube", 0), Sample("a red cube", 1), Sample("zwei Würfel\nund mehr", 0)]
@@ -22,8 +23,8 @@ def graph(tmp_path):
     return run(tmp_path / "whole.jsonl")
 
 
-def run(journal, replayer=None, samples=SAMPLES, max_span=SPAN, progress=None):
-    return calibrate(replayer or ToyReplayer(), samples, max_span=max_span, journal=journal, progress=progress)
+def run(journal, replayer=None, samples=SAMPLES, max_span=SPAN, **options):
+    return calibrate(replayer or ToyReplayer(), samples, max_span=max_span, journal=journal, **options)
 
 
 def assert_same(left, right):
@@ -32,10 +33,13 @@ def assert_same(left, right):
     assert (left.provenance, left.samples) == (right.provenance, right.samples)
 
 
-def test_errors_are_those_of_the_definition(graph):
+@pytest.mark.parametrize("operator", ["residual", "residual-linear"])
+def test_errors_are_those_of_the_definition(journal, operator):
+    graph = run(journal, operator=operator)
+    assert graph.provenance.operator == operator
     for start in range(STEPS):
         for end in range(start + 2, STEPS):
-            slow = [slow_errors(sample, STEPS, (start, end)) for sample in SAMPLES]
+            slow = [slow_errors(sample, STEPS, (start, end), operator) for sample in SAMPLES]
             if end - start > SPAN:
                 assert np.isinf(graph.weights[start, end])
             else:
@@ -61,7 +65,7 @@ def test_it_states_what_it_is_valid_for(graph):
 def test_edges_of_one_call_share_their_end(journal):
     replayer = ToyReplayer()
     run(journal, replayer, SAMPLES[:1])
-    assert replayer.calls == [[(i, j) for i in range(max(0, j - SPAN), j - 1)] for j in range(2, STEPS)]
+    assert replayer.calls == [[Segment(i, j) for i in range(max(0, j - SPAN), j - 1)] for j in range(2, STEPS)]
     assert replayer.sessions[0].is_closed
 
 
@@ -114,8 +118,6 @@ def test_a_foreign_file_is_left_alone(journal, content):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"max_span": 3}, "max_span: 4 there, 3 here"),
-        ({"samples": SAMPLES[:2]}, "samples"),
         ({"replayer": ToyReplayer(model="other")}, "provenance.model: 'toy' there, 'other' here"),
         ({"replayer": ToyReplayer(scheduler_config={"shift": 5.0})}, r"scheduler_config.shift: 3.0 there, 5.0 here"),
         ({"replayer": ToyReplayer(num_steps=8)}, "num_inference_steps: 9 there, 8 here"),
@@ -130,16 +132,47 @@ def test_the_journal_of_another_run_is_refused(journal, change, message):
 
 
 @pytest.mark.parametrize(
+    ("samples", "max_span", "calls"),
+    [(SAMPLES, 3, 0), (SAMPLES[1:], SPAN, 0), ([*SAMPLES, Sample("new", 0)], SPAN, 7), (SAMPLES, 5, 3 * 4)],
+)
+def test_a_run_with_other_samples_or_spans_measures_what_is_new(journal, tmp_path, samples, max_span, calls):
+    run(journal)
+    replayer = ToyReplayer()
+    again = run(journal, replayer, samples, max_span)
+    assert len(replayer.calls) == calls
+    assert_same(again, run(tmp_path / "fresh.jsonl", samples=samples, max_span=max_span))
+
+
+def test_another_operator_measures_anew(journal):
+    run(journal)
+    replayer = ToyReplayer()
+    run(journal, replayer, operator="residual-linear")
+    assert len(replayer.calls) == 21
+
+
+def test_an_unknown_operator_is_named(journal):
+    with pytest.raises(CalibrationError, match="no operator 'magic'; it has residual, residual-fitted"):
+        run(journal, operator="magic")
+
+
+GOOD = {"sample": ["a red cube", 0], "measure": "error", "segments": [[0, 2, "residual", [], []]], "values": [0.1]}
+
+
+@pytest.mark.parametrize(
     "line",
     [
         "{",
         "[]",
         json.dumps({"sample": 0, "step": 2}),
-        json.dumps({"sample": 0, "step": 2, "errors": [0.1, 0.2]}),
-        json.dumps({"sample": 9, "step": 2, "errors": [0.1]}),
-        json.dumps({"sample": 0, "step": 2, "errors": ["0.1"]}),
-        json.dumps({"sample": 0, "step": 2, "errors": [-0.1]}),
-        '{"sample": 0, "step": 2, "errors": [NaN]}',
+        json.dumps(GOOD | {"values": [0.1, 0.2]}),
+        json.dumps(GOOD | {"sample": "a red cube"}),
+        json.dumps(GOOD | {"measure": "luck"}),
+        json.dumps(GOOD | {"segments": [[0, 9, "residual", [], []]]}),
+        json.dumps(GOOD | {"segments": [[2, 2, "residual", [], []]]}),
+        json.dumps(GOOD | {"segments": [[0, 2, 5, [], []]]}),
+        json.dumps(GOOD | {"values": ["0.1"]}),
+        json.dumps(GOOD | {"values": [-0.1]}),
+        json.dumps(GOOD).replace("0.1", "NaN"),
     ],
 )
 def test_a_damaged_line_is_named(journal, line):
@@ -162,7 +195,7 @@ def test_impossible_errors_are_refused(journal, errors):
         return session
 
     replayer.open = tampered
-    with pytest.raises(CalibrationError, match=r"2 finite errors >= 0 for the edges \[\(0, 3\), \(1, 3\)\]"):
+    with pytest.raises(CalibrationError, match=r"2 finite errors >= 0 for the segments \[\(0, 3\), \(1, 3\)\]"):
         run(journal, replayer)
     assert replayer.sessions[0].is_closed
     assert len(journal.read_text().splitlines()) == 2  # the good unit before it is kept
@@ -194,12 +227,9 @@ def test_two_steps_need_no_replay(journal):
     assert list(solve_all(graph)) == [2]
 
 
-def test_two_runs_never_write_one_journal(tmp_path):
-    from lemica_planner.errors import JournalError
-    from lemica_planner.journal import Journal
-
-    path = tmp_path / "journal.jsonl"
-    with Journal(path, {"run": 1}, {(0, 2): 1}), pytest.raises(JournalError, match="in use"):
-        Journal(path, {"run": 1}, {(0, 2): 1})
-    with Journal(path, {"run": 1}, {(0, 2): 1}):
+def test_two_runs_never_write_one_journal(journal):
+    provenance = ToyReplayer().provenance()
+    with Journal(journal, provenance), pytest.raises(JournalError, match="in use"):
+        Journal(journal, provenance)
+    with Journal(journal, provenance):
         pass

@@ -3,12 +3,12 @@
 `slow_errors` computes an edge's error from its definition: the whole trajectory, one row, a mask of computed steps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from lemica_planner import ErrorGraph, Provenance, Sample
+from lemica_planner import ErrorGraph, Fill, OperatorFacts, PlanEntry, Provenance, Sample, Segment
 
 WIDTH = 12
 OPENED: list["ToyReplayer"] = []
@@ -36,6 +36,13 @@ class ToyModel:
         return states + (np.cos(self.times[step]) * (states + residual)) / self.num_steps
 
 
+OPERATORS = {
+    "residual": OperatorFacts("residual", 0, is_fitted=False),
+    "residual-linear": OperatorFacts("residual", 1, is_fitted=False),
+    "residual-fitted": OperatorFacts("residual", 1, is_fitted=True),
+}
+
+
 class ToySession:
     def __init__(self, model: ToyModel, sample: Sample) -> None:
         self.model = model
@@ -46,21 +53,45 @@ class ToySession:
             self.residuals.append(model.blocks(self.states[-1], step))
             self.states.append(model.advance(self.states[-1], self.residuals[-1], step))
 
-    def errors(self, edges: Sequence[tuple[int, int]]) -> np.ndarray:
-        (end,) = {end for _, end in edges}
-        rows = np.concatenate([self._reuse(start, end) for start, _ in edges])
+    def errors(self, segments: Sequence[Segment]) -> np.ndarray:
+        (end,) = {segment.end for segment in segments}
+        rows = np.concatenate([self._skip(segment) for segment in segments])
         for step in range(end, self.model.num_steps):
             rows = self.model.advance(rows, self.model.blocks(rows, step), step)
         return np.abs(rows - self.states[-1]).mean(axis=1)
 
+    def drifts(self, segments: Sequence[Segment]) -> np.ndarray:
+        return np.array([np.abs(self._skip(segment) - self.states[segment.end]).mean() for segment in segments])
+
+    def outcomes(self, paths: Sequence[PlanEntry]) -> np.ndarray:
+        first = self.states[0][0]
+        finals = [final_state(self.model, first, path.reuse("residual")) for path in paths]
+        return np.array([np.abs(final - self.states[-1][0]).mean() for final in finals])
+
+    def grams(self) -> dict[str, np.ndarray]:
+        rows = np.concatenate(self.residuals)
+        return {"residual": rows @ rows.T / WIDTH}
+
     def close(self) -> None:
         self.is_closed = True
 
-    def _reuse(self, start: int, end: int) -> np.ndarray:
-        state = self.states[start]
-        for step in range(start, end):
-            state = self.model.advance(state, self.residuals[start], step)
+    def _skip(self, segment: Segment) -> np.ndarray:
+        known = {step: self.residuals[step] for step in (*segment.history, segment.start)}
+        state = self.states[segment.start + 1]
+        for step, fill in segment.fills.items():
+            state = self.model.advance(state, forecast(known, step, fill), step)
         return state
+
+
+def forecast(known: dict[int, np.ndarray], step: int, fill: Fill) -> np.ndarray:
+    """Return the last computed residual, the straight line through the last two, or a given mean of the last few."""
+    *before, last = sorted(known)
+    if fill.weights:
+        values = [known[at] for at in sorted(known)[-len(fill.weights) :]]
+        return sum(weight * value for weight, value in zip(fill.weights, values, strict=True))
+    if not OPERATORS[fill.operator].looks_back or not before:
+        return known[last]
+    return known[last] + (known[last] - known[before[-1]]) * (step - last) / (last - before[-1])
 
 
 class ToyReplayer:
@@ -69,22 +100,25 @@ class ToyReplayer:
     def __init__(self, num_steps: int = 9, interrupt_after: int | None = None, **stated: object) -> None:
         self.model = ToyModel(num_steps)
         self.sessions: list[ToySession] = []
-        self.calls: list[list[tuple[int, int]]] = []
+        self.calls: list[list[Segment]] = []
         self._interrupt_after = interrupt_after
         self._stated = stated
 
     def provenance(self) -> Provenance:
         return toy_provenance(num_inference_steps=self.model.num_steps, **self._stated)
 
+    def operators(self) -> dict[str, OperatorFacts]:
+        return OPERATORS
+
     def open(self, sample: Sample) -> ToySession:
         session = ToySession(self.model, sample)
         measure = session.errors
 
-        def errors(edges):
+        def errors(segments):
             if len(self.calls) == self._interrupt_after:
                 raise KeyboardInterrupt
-            self.calls.append(list(edges))
-            return measure(edges)
+            self.calls.append(list(segments))
+            return measure(segments)
 
         session.errors = errors
         self.sessions.append(session)
@@ -124,17 +158,19 @@ def toy_graph(num_steps=9, max_span=4):
     return ErrorGraph(weights, provenance=toy_provenance(num_inference_steps=num_steps))
 
 
-def slow_errors(sample: Sample, num_steps: int, edge: tuple[int, int]) -> float:
+def slow_errors(sample: Sample, num_steps: int, edge: tuple[int, int], operator: str = "residual") -> float:
     model = ToyModel(num_steps)
-    full = _final(model, model.noise(sample), range(num_steps))
-    cached = _final(model, model.noise(sample), [step for step in range(num_steps) if not edge[0] < step < edge[1]])
+    reuse = {step: Fill(operator) for step in range(edge[0] + 1, edge[1])}
+    full, cached = (final_state(model, model.noise(sample), skipped) for skipped in ({}, reuse))
     return float(np.abs(full - cached).mean())
 
 
-def _final(model: ToyModel, state: np.ndarray, computed: Sequence[int]) -> np.ndarray:
-    residual = np.zeros(WIDTH)
+def final_state(model: ToyModel, state: np.ndarray, reuse: Mapping[int, Fill]) -> np.ndarray:
+    known: dict[int, np.ndarray] = {}
     for step in range(model.num_steps):
-        if step in computed:
-            residual = model.blocks(state[None], step)[0]
+        if step in reuse:
+            residual = forecast(known, step, reuse[step])
+        else:
+            residual = known[step] = model.blocks(state[None], step)[0]
         state = model.advance(state, residual, step)
     return state

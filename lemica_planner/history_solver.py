@@ -1,0 +1,89 @@
+"""The minimax path where an edge's error also depends on the edge before it.
+
+A forecast looks at the computed step before the last one, so the weight of an edge (i, j) depends on the gap g by
+which i was reached. The nodes of the graph become pairs (step, gap), and the dynamic program of
+`lemica_planner.solver` runs over these: with ``best(i, g, b)`` the best path of b nodes from step i, reached by gap g,
+
+    best(i, g, b) = min over j > i of  w(g, i, j) + best(j, j - i, b - 1)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["solve_with_history"]
+
+
+def solve_with_history(weights: NDArray[np.float64]) -> dict[int, tuple[int, ...]]:
+    """Return the steps of the lexicographically minimax path for every feasible budget.
+
+    Parameters
+    ----------
+    weights : ndarray, shape (L + 1, T, T)
+        ``weights[g, i, j]``: error of the edge (i, j) when the computed step before i is i - g; g = 0 for the first
+        step, which has none. ``inf`` where not allowed; L is the longest edge.
+
+    Notes
+    -----
+    O(T**2 * L**2) candidates of O(T) numbers each: a second at T = 50 and L = 10. Ties go to the smallest steps.
+    """
+    table = _edge_table(weights)
+    distinct = np.unique(table[np.isfinite(table)])
+    ranks = np.searchsorted(distinct, table).astype(np.uint16)  # of a forbidden edge: above all others
+    forbidden = len(distinct)
+    steps, gaps, span = table.shape
+    tails = np.full((steps + span, gaps, steps + 1), forbidden, np.uint16)
+    tails[steps - 1, :, 1:] = 0  # the last step alone; column 0 is a sentinel
+    choices = np.zeros((steps + 1, steps, gaps), np.intp)
+    found: dict[int, tuple[int, ...]] = {}
+    for nodes in range(2, steps + 1):
+        tails, choices[nodes] = _extended(tails, ranks, forbidden)
+        if tails[0, 0, 1] < forbidden:
+            found[nodes] = _path(choices, nodes)
+    return found
+
+
+def _edge_table(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return ``table[i, g, s] = weights[g, i, i + 1 + s]``, ``inf`` beyond the last step."""
+    gaps, steps, _ = weights.shape
+    span = gaps - 1
+    padded = np.full((gaps, steps, steps + span), np.inf)
+    padded[:, :, :steps] = weights
+    rows = np.arange(steps)[:, None]
+    table: NDArray[np.float64] = padded[:, rows, rows + 1 + np.arange(span)].transpose(1, 0, 2)
+    return table
+
+
+def _extended(
+    tails: NDArray[np.uint16], ranks: NDArray[np.uint16], forbidden: int
+) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
+    """Return the multisets of the best paths with one node more, and the span less 1 of each one's first edge.
+
+    With x descending and x[-1] = infinity, inserting w gives ``max(x[k], min(x[k - 1], w))`` at place k.
+    """
+    steps, gaps, span = ranks.shape
+    at = np.arange(steps)[:, None] + 1 + np.arange(span)
+    after = tails[at, np.arange(1, span + 1)]  # (steps, span, width + 1): from step j, reached by the gap j - i
+    shifted = np.minimum(after[:, None, :, :-1], ranks[..., None])
+    candidates = np.maximum(shifted, after[:, None, :, 1:]).reshape(steps * gaps, span, -1)
+    chosen = _smallest(candidates)
+    longer = np.full_like(tails, forbidden)
+    longer[:steps, :, 1:] = candidates[np.arange(steps * gaps), chosen].reshape(steps, gaps, -1)
+    return longer, chosen.reshape(steps, gaps)
+
+
+def _smallest(rows: NDArray[np.uint16]) -> NDArray[np.intp]:
+    """Return where, along the middle axis, the lexicographically smallest row is first found."""
+    big_endian = np.ascontiguousarray(rows.astype(">u2"))
+    keys = big_endian.view(f"S{rows.shape[-1] * 2}")[..., 0]
+    chosen: NDArray[np.intp] = keys.argmin(axis=1)
+    return chosen
+
+
+def _path(choices: NDArray[np.intp], budget: int) -> tuple[int, ...]:
+    steps, gap = [0], 0
+    for nodes in range(budget, 1, -1):
+        gap = int(choices[nodes, steps[-1], gap]) + 1
+        steps.append(steps[-1] + gap)
+    return tuple(steps)

@@ -1,0 +1,165 @@
+"""Calibrate at a fraction of the forwards: measure only what decides which steps are best.
+
+1. The full trajectory of every sample: T forwards.
+2. The drift of every segment, which needs no forward, and the true error of a few, spread over the steps: together
+   they estimate every error (`lemica_planner.gains`).
+3. Solve; measure the worst edges on the best paths that were only estimated; solve again, until every edge on the
+   best path of every wanted budget is measured.
+4. A few segments that no path took are measured as well: they tell how far off the estimates are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemica_planner.calibrate import calibrated
+from lemica_planner.candidates import Candidates
+from lemica_planner.errors import CalibrationError
+from lemica_planner.gains import estimate_errors
+from lemica_planner.history_solver import solve_with_history
+from lemica_planner.journal import Journal
+from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback
+from lemica_planner.operator_graph import OperatorGraph
+from lemica_planner.provenance import Sample
+from lemica_planner.replayer import OperatorFacts, Replayer
+from lemica_planner.risk import risk_measure
+
+__all__ = ["calibrate_lazily"]
+
+_ANCHORS = 8  # ends, spread over the steps, whose gain is measured first
+_ANCHOR_SPAN = 4
+_AT_ONCE = 2  # edges of a path that are measured before it is solved again
+
+
+def calibrate_lazily(
+    replayer: Replayer,
+    samples: Sequence[Sample],
+    *,
+    max_span: int,
+    budgets: Sequence[int],
+    journal: Path,
+    operators: Sequence[str] = ("residual",),
+    risk: str = "mean",
+    confirm: float = 0.0,
+    checks: int = 8,
+    progress: ProgressCallback | None = None,
+) -> OperatorGraph:
+    """Return a graph in which every edge on the best paths of `budgets` is measured, and the others are estimated.
+
+    Parameters
+    ----------
+    replayer, samples, max_span, journal, progress
+        As for `lemica_planner.calibrate.calibrate`; `progress` cannot know the total and corrects it on the way.
+    budgets : sequence of int
+        The numbers of computed steps whose paths must be measured.
+    operators : sequence of str
+        Those to choose from, edge by edge.
+    risk : str
+        See `lemica_planner.risk.risk_measure`.
+    confirm : float
+        0 measures every edge on a path; otherwise an edge whose estimate is below this share of the path's worst edge
+        stays estimated: it cannot become the worst unless the estimate is wrong by as much.
+    checks : int
+        Segments off the paths to measure, of the first sample.
+
+    Raises
+    ------
+    CalibrationError
+        If there is nothing to measure, an operator or risk is unknown, or the replayer returns impossible errors.
+    """
+    samples = [Sample(*sample) for sample in samples]
+    if not samples or max_span < 2 or not budgets:
+        raise CalibrationError(
+            f"give samples, budgets and max_span >= 2; got {len(samples)}, {len(budgets)} and {max_span}"
+        )
+    chosen = _choose(replayer.operators(), operators)
+    provenance = replayer.provenance()
+    meter = Meter(provenance.num_inference_steps, progress)
+    runner = LocalRunner(replayer, keep=len(samples), opened=meter.opened)
+    with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
+        grams = measurer.grams(samples)
+        candidates = Candidates(provenance.num_inference_steps, max_span, chosen, grams)
+        search = _Search(measurer, samples, candidates, risk)
+        search.measure_anchors()
+        while pending := search.pending(budgets, confirm):
+            search.measure(pending)
+        off = search.check(checks, budgets)
+        errors, measured = search.estimates(), np.isfinite(search.errors)
+    facts = {"risk": risk, "forwards": meter.done, "check": off}
+    stated = calibrated(replace(provenance, operator="+".join(operators)), samples, max_span)
+    stated = replace(stated, calibration={**stated.calibration, **facts})
+    return OperatorGraph(candidates, errors, measured, risk, stated, tuple(samples))
+
+
+def _choose(known: Mapping[str, OperatorFacts], names: Iterable[str]) -> dict[str, OperatorFacts]:
+    unknown = [name for name in names if name not in known]
+    if unknown or not names:
+        raise CalibrationError(f"the replayer has no operator {unknown}; it has {', '.join(sorted(known))}")
+    return {name: known[name] for name in names}
+
+
+class _Search:
+    """What is known of the candidates so far, sample by sample."""
+
+    def __init__(self, measurer: Measurer, samples: Sequence[Sample], candidates: Candidates, risk: str) -> None:
+        self._measurer, self._samples, self._candidates, self._risk = measurer, samples, candidates, risk
+        segments = candidates.segments
+        measurer.measure("drift", dict.fromkeys(samples, segments))
+        self._ends = np.array([segment.end for segment in segments])
+        self._drifts = np.array([[measurer.value(each, "drift", one) for one in segments] for each in samples])
+        self.errors = np.full(self._drifts.shape, np.nan)
+
+    def estimates(self) -> NDArray[np.float64]:
+        """Return every error, shape (samples, N): measured or estimated."""
+        return estimate_errors(self._drifts, self.errors, self._ends)
+
+    def measure_anchors(self) -> None:
+        """Measure one segment at each of a few ends."""
+        steps, span = self._candidates.num_steps, min(_ANCHOR_SPAN, self._candidates.max_span)
+        ends = np.unique(np.linspace(min(span, steps - 1), steps - 1, _ANCHORS).round().astype(int))
+        slots = self._candidates.slots[0]
+        found = [slots[:, end - span, end].max() for end in ends if end >= span]
+        self.measure([int(slot) for slot in found if slot >= 0])
+
+    def pending(self, budgets: Sequence[int], confirm: float) -> list[int]:
+        """Return the worst edges on the best paths that were not measured yet."""
+        weights = risk_measure(self._risk, self.estimates())
+        paths = solve_with_history(self._candidates.weights(weights))
+        wanted: dict[int, None] = {}
+        for budget in budgets:
+            if budget in paths:
+                edges = sorted(self._candidates.on_path(paths[budget], weights), key=lambda at: -weights[at])
+                enough = confirm * weights[edges[0]] if edges else 0.0
+                open_ = [at for at in edges if np.isnan(self.errors[0, at]) and weights[at] >= enough]
+                wanted.update(dict.fromkeys(open_[:_AT_ONCE]))
+        return list(wanted)
+
+    def measure(self, chosen: Sequence[int], samples: int | None = None) -> None:
+        """Measure the chosen segments on every sample, or on the first few."""
+        segments = [self._candidates.segments[at] for at in chosen]
+        measured = self._samples[:samples]
+        self._measurer.measure("error", dict.fromkeys(measured, segments))
+        for row, sample in enumerate(measured):
+            self.errors[row, chosen] = [self._measurer.value(sample, "error", segment) for segment in segments]
+
+    def check(self, count: int, budgets: Sequence[int]) -> dict[str, float]:
+        """Measure segments that no path took, and return how far their estimates were off."""
+        estimates = self.estimates()[0]
+        weights = risk_measure(self._risk, self.estimates())
+        paths = solve_with_history(self._candidates.weights(weights))
+        worst = max(
+            weights[self._candidates.on_path(paths[at], weights)].max(initial=0) for at in budgets if at in paths
+        )
+        near = np.flatnonzero(np.isnan(self.errors[0]) & (estimates <= 2 * worst))
+        chosen = np.random.default_rng(0).permutation(near)[:count].tolist()
+        if not chosen:
+            return {"segments": 0}
+        self.measure(chosen, samples=1)
+        ratios = estimates[chosen] / np.maximum(self.errors[0, chosen], 1e-12)
+        low, middle, high = np.quantile(ratios, (0.1, 0.5, 0.9)).round(4).tolist()
+        return {"segments": len(chosen), "estimate_over_error_p10": low, "median": middle, "p90": high}

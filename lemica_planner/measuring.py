@@ -1,0 +1,207 @@
+"""Measure segments of samples, each once: what is in the journal is not measured again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+import numpy as np
+
+from lemica_planner.errors import CalibrationError
+from lemica_planner.journal import Grams, Journal, Measure
+from lemica_planner.provenance import Sample
+from lemica_planner.replayer import Replayer, ReplaySession, Segment
+
+__all__ = ["LocalRunner", "Measurer", "Meter", "ProgressCallback", "Runner", "Task"]
+
+ProgressCallback = Callable[[int, int], None]
+_DRIFTS_AT_ONCE = 512
+
+
+class Task(NamedTuple):
+    """Segments of one sample that are measured in one call; the batch is the same however many workers there are."""
+
+    sample: Sample
+    measure: Measure
+    segments: tuple[Segment, ...]
+
+
+class Runner(Protocol):
+    """Runs tasks somewhere, in any order."""
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+        """Yield each task with what its session returned."""
+        ...
+
+    def unopened(self, samples: Iterable[Sample]) -> int:
+        """Return how many trajectories must run first."""
+        ...
+
+    def grams(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Grams]]:
+        """Yield each sample with the products of its values, see `ReplaySession.grams`."""
+        ...
+
+    def close(self) -> None:
+        """Drop every session."""
+        ...
+
+
+class LocalRunner:
+    """Runs tasks in this process, sample by sample.
+
+    Parameters
+    ----------
+    replayer : Replayer
+    keep : int
+        Trajectories held at once; one that was dropped is run again when it is needed.
+    opened : callable
+        Called whenever a trajectory has run.
+    """
+
+    def __init__(self, replayer: Replayer, *, keep: int, opened: Callable[[], None] = lambda: None) -> None:
+        self._replayer = replayer
+        self._keep = keep
+        self._opened = opened
+        self._sessions: dict[Sample, ReplaySession] = {}
+
+    def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+        """Yield each task with what its session returned, in order."""
+        for task in tasks:
+            session = self._session(task.sample)
+            measure = session.errors if task.measure == "error" else session.drifts
+            yield task, measure(task.segments)
+
+    def unopened(self, samples: Iterable[Sample]) -> int:
+        """Return how many trajectories must run first."""
+        return len(set(samples) - self._sessions.keys())
+
+    def grams(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Grams]]:
+        """Yield each sample with the products of its values, in order."""
+        for sample in samples:
+            yield sample, self._session(sample).grams()
+
+    def close(self) -> None:
+        """Drop every session."""
+        while self._sessions:
+            self._sessions.popitem()[1].close()
+
+    def _session(self, sample: Sample) -> ReplaySession:
+        if sample not in self._sessions:
+            while len(self._sessions) >= self._keep:
+                self._sessions.pop(next(iter(self._sessions))).close()
+            self._sessions[sample] = self._replayer.open(sample)
+            self._opened()
+        return self._sessions[sample]
+
+
+class Meter:
+    """Counts forwards of one row: those done, and those known to be left.
+
+    Parameters
+    ----------
+    num_steps : int
+        Steps T of a trajectory.
+    callback : callable, optional
+        Called as ``callback(done, total)`` at every change.
+    """
+
+    def __init__(self, num_steps: int, callback: ProgressCallback | None = None) -> None:
+        self._num_steps = num_steps
+        self._callback = callback or (lambda done, total: None)
+        self.done = 0
+        self._expected = 0
+
+    def expect(self, tasks: Sequence[Task], trajectories: int) -> None:
+        """Add work that is left."""
+        self._expected += sum(map(self._cost, tasks)) + trajectories * self._num_steps
+        self._callback(self.done, self._expected)
+
+    def opened(self) -> None:
+        """Count a trajectory as done."""
+        self._add(self._num_steps)
+
+    def did(self, task: Task) -> None:
+        """Count a task as done."""
+        self._add(self._cost(task))
+
+    def _cost(self, task: Task) -> int:
+        """Return the forwards of a task: a drift needs none."""
+        return sum(self._num_steps - segment.end for segment in task.segments) if task.measure == "error" else 0
+
+    def _add(self, forwards: int) -> None:
+        self.done += forwards
+        self._expected = max(self._expected, self.done)
+        self._callback(self.done, self._expected)
+
+
+class Measurer:
+    """Measures through a runner and keeps everything in the journal; a context manager that owns the runner.
+
+    Parameters
+    ----------
+    runner : Runner
+    journal : Journal
+    meter : Meter
+    """
+
+    def __init__(self, runner: Runner, journal: Journal, meter: Meter) -> None:
+        self._runner = runner
+        self._journal = journal
+        self._meter = meter
+
+    def __enter__(self) -> Self:
+        """Return the measurer."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Close the runner."""
+        self._runner.close()
+
+    def measure(self, measure: Measure, wanted: Mapping[Sample, Iterable[Segment]]) -> None:
+        """Measure what the journal lacks."""
+        tasks = self.tasks(measure, wanted)
+        self._meter.expect(tasks, self._runner.unopened(task.sample for task in tasks))
+        for task, values in self._runner.run(tasks):
+            self._journal.record(task.sample, measure, task.segments, _valid(values, task))
+            self._meter.did(task)
+
+    def grams(self, samples: Sequence[Sample]) -> Grams:
+        """Return by source the products of values, a mean over `samples`, shape (T, T)."""
+        missing = [sample for sample in samples if self._journal.grams(sample) is None]
+        self._meter.expect([], self._runner.unopened(missing))
+        for sample, grams in self._runner.grams(missing):
+            self._journal.record_grams(sample, grams)
+        known = [self._journal.grams(sample) or {} for sample in samples]
+        return {source: np.mean([grams[source] for grams in known], axis=0) for source in known[0]}
+
+    def tasks(self, measure: Measure, wanted: Mapping[Sample, Iterable[Segment]]) -> list[Task]:
+        """Return what is missing in batches: errors by their end, because they share the steps from there on."""
+        return [
+            Task(sample, measure, batch)
+            for sample, segments in wanted.items()
+            for batch in _batches(measure, self._journal.missing(sample, measure, list(segments)))
+        ]
+
+    def value(self, sample: Sample, measure: Measure, segment: Segment) -> float:
+        """Return what was measured; KeyError if it was not."""
+        return self._journal.value(sample, measure, segment)
+
+
+def _batches(measure: Measure, segments: Sequence[Segment]) -> Iterator[tuple[Segment, ...]]:
+    if measure == "drift":
+        yield from (tuple(segments[at : at + _DRIFTS_AT_ONCE]) for at in range(0, len(segments), _DRIFTS_AT_ONCE))
+        return
+    for end in sorted({segment.end for segment in segments}):
+        yield tuple(segment for segment in segments if segment.end == end)
+
+
+def _valid(values: Any, task: Task) -> list[float]:
+    errors = np.asarray(values, np.float64)
+    if errors.shape != (len(task.segments),) or not np.all(np.isfinite(errors) & (errors >= 0)):
+        raise CalibrationError(
+            f"the replayer must return {len(task.segments)} finite errors >= 0 for the segments "
+            f"{[(segment.start, segment.end) for segment in task.segments]} of {task.sample}; "
+            f"got {errors.tolist()}; look for NaN or overflow in the model's latents"
+        )
+    return [float(error) for error in errors]

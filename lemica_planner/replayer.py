@@ -1,0 +1,113 @@
+"""What calibration asks of whoever runs a model: the one contract between the planner and an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemica_planner.plan_entry import Fill, PlanEntry
+from lemica_planner.provenance import Provenance, Sample
+
+__all__ = ["OperatorFacts", "ReplaySession", "Replayer", "Segment"]
+
+
+class Segment(NamedTuple):
+    """One stretch of skipped steps: an edge of the error graph, with all that its error depends on.
+
+    Attributes
+    ----------
+    start, end : int
+        The computed steps at its ends; the steps between them are skipped.
+    operator : str
+        What fills them in.
+    history : tuple of int
+        The computed steps before `start`, ascending, as many as the operator looks back on; empty at the first step,
+        and for operators that see the last computed step only.
+    weights : tuple of tuple of float
+        For each skipped step the weights of the history's values and the start's, in this order; empty for operators
+        that are not fitted.
+    """
+
+    start: int
+    end: int
+    operator: str = "residual"
+    history: tuple[int, ...] = ()
+    weights: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def fills(self) -> dict[int, Fill]:
+        """What every skipped step is made of."""
+        steps = range(self.start + 1, self.end)
+        weights = self.weights or ((),) * len(steps)
+        return {step: Fill(self.operator, each) for step, each in zip(steps, weights, strict=True)}
+
+
+class OperatorFacts(NamedTuple):
+    """What planning must know of a reuse operator.
+
+    Attributes
+    ----------
+    source : str
+        What it keeps of computed steps, a key of `ReplaySession.grams`.
+    looks_back : int
+        Computed steps before the last one that it looks at.
+    is_fitted : bool
+        Whether it takes its weights from the plan.
+    """
+
+    source: str
+    looks_back: int
+    is_fitted: bool
+
+
+class ReplaySession(Protocol):
+    """One sample's stored trajectory, ready to be replayed.
+
+    Errors are mean absolute differences of latents.
+    """
+
+    def errors(self, segments: Sequence[Segment]) -> NDArray[np.float64]:
+        """Return what each segment alone changes in the final latents, shape (len(segments),).
+
+        The steps up to a segment's start are the full trajectory's, and every step from its end on is computed. The
+        segments of one call share their end, so that their steps from there on can run as rows of one batch.
+        """
+        ...
+
+    def drifts(self, segments: Sequence[Segment]) -> NDArray[np.float64]:
+        """Return what each segment changes in the latents that enter its end step; no step is computed."""
+        ...
+
+    def outcomes(self, paths: Sequence[PlanEntry]) -> NDArray[np.float64]:
+        """Return what each whole path changes in the final latents; an entry names its operators."""
+        ...
+
+    def grams(self) -> Mapping[str, NDArray[np.float64]]:
+        """Return by source the products of every two steps' values on the trajectory, shape (T, T).
+
+        Entry (a, b) is the mean over the values' elements of value a times value b.
+        """
+        ...
+
+    def close(self) -> None:
+        """Drop the stored trajectory."""
+        ...
+
+
+class Replayer(Protocol):
+    """Runs trajectories with the reuse operators that will be served."""
+
+    def provenance(self) -> Provenance:
+        """Return what the errors will be valid for."""
+        ...
+
+    def operators(self) -> Mapping[str, OperatorFacts]:
+        """Return the reuse operators by name."""
+        ...
+
+    def open(self, sample: Sample) -> ReplaySession:
+        """Run the full trajectory of `sample` once, T forwards, and return it for replays."""
+        ...

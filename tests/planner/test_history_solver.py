@@ -1,0 +1,51 @@
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+
+from lemica_planner import ErrorGraph, solve_all
+from lemica_planner.history_solver import solve_with_history
+
+
+def random_weights(rng, steps, span, levels):
+    """Return weights with ties and forbidden edges."""
+    weights = rng.integers(1, levels, (span + 1, steps, steps)).astype(float)
+    weights[rng.random(weights.shape) < 0.2] = np.inf
+    for start in range(steps):
+        for end in range(steps):
+            if end == start + 1:
+                weights[:, start, end] = 0
+            elif not start < end <= start + span:
+                weights[:, start, end] = np.inf
+    return weights
+
+
+def by_brute_force(weights, budget):
+    steps = weights.shape[1]
+    best = None
+    for inner in combinations(range(1, steps - 1), budget - 2):
+        path = (0, *inner, steps - 1)
+        gaps = [0, *(end - start for start, end in pairwise(path))]
+        if max(gaps) >= len(weights):
+            continue
+        errors = sorted((weights[gap, i, j] for gap, (i, j) in zip(gaps, pairwise(path), strict=False)), reverse=True)
+        if np.isfinite(errors[0]) and (best is None or (errors, path) < best):
+            best = (errors, path)
+    return best and best[1]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_it_equals_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    steps = int(rng.integers(2, 10))
+    span = int(rng.integers(1, steps))
+    weights = random_weights(rng, steps, span, levels=int(rng.integers(2, 50)))
+    expected = {budget: by_brute_force(weights, budget) for budget in range(2, steps + 1)}
+    assert solve_with_history(weights) == {budget: path for budget, path in expected.items() if path}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_without_history_it_equals_the_plain_solver(seed):
+    weights = random_weights(np.random.default_rng(seed), 24, 6, levels=300)[:1].repeat(7, axis=0)
+    plain = solve_all(ErrorGraph(weights[0]))
+    assert solve_with_history(weights) == {budget: solution.steps for budget, solution in plain.items()}

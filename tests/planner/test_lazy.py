@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+
+from lemica_planner import CalibrationError, Sample, solve_all
+from lemica_planner.calibrate import calibrate
+from lemica_planner.lazy import calibrate_lazily
+from lemica_planner.operator_graph import OperatorGraph
+from tests.planner.toy_replayer import OPERATORS, ToyReplayer
+
+SAMPLES = [Sample("a red cube", 0), Sample("a blue cube", 1)]
+STEPS, SPAN = 24, 6
+BUDGETS = [6, 8, 12]
+ALL = tuple(OPERATORS)
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return tmp_path / "journal.jsonl"
+
+
+def run(journal, replayer=None, **options):
+    known = {"max_span": SPAN, "budgets": BUDGETS, "journal": journal}
+    return calibrate_lazily(replayer or ToyReplayer(STEPS), SAMPLES, **(known | options))
+
+
+def exhaustive(journal, operators):
+    """Return the graph in which everything is measured: every budget's path over and over until none is new."""
+    return run(journal, operators=operators, budgets=range(2, STEPS + 1), checks=10**6)
+
+
+def test_it_finds_the_plans_of_the_naive_graph(journal, tmp_path):
+    truth = solve_all(calibrate(ToyReplayer(STEPS), SAMPLES, max_span=SPAN, journal=tmp_path / "naive"))
+    entries = run(journal).entries()
+    for budget in BUDGETS:
+        assert entries[budget].predicted_error == pytest.approx(truth[budget].worst, rel=0.02)
+
+
+def test_every_edge_on_the_wanted_paths_is_measured(journal):
+    graph = run(journal, operators=ALL)
+    weights = graph.weights()
+    for budget in BUDGETS:
+        on_path = graph.candidates.on_path(graph.entries()[budget].steps, weights)
+        assert graph.measured[:, on_path].all()
+
+
+def test_it_costs_a_fraction(journal, tmp_path):
+    naive, lazy = ToyReplayer(STEPS), ToyReplayer(STEPS)
+    calibrate(naive, SAMPLES, max_span=SPAN, journal=tmp_path / "naive")
+    run(journal, lazy, budgets=[8], checks=0)
+    assert lazy.model.forwards < 0.4 * naive.model.forwards
+
+
+def test_confirming_the_worst_edges_only_costs_less(journal, tmp_path):
+    every, worst = ToyReplayer(STEPS), ToyReplayer(STEPS)
+    run(journal, every, checks=0)
+    run(tmp_path / "worst", worst, checks=0, confirm=0.9)
+    assert worst.model.forwards < every.model.forwards
+
+
+def test_more_operators_never_predict_a_worse_plan(journal, tmp_path):
+    one = exhaustive(journal, ("residual",)).entries()
+    every = exhaustive(tmp_path / "all", ALL).entries()
+    assert all(every[budget].predicted_error <= one[budget].predicted_error * (1 + 1e-9) for budget in one)
+    assert every[6].predicted_error < one[6].predicted_error
+    assert any(entry.weights for entry in every.values())
+
+
+def test_weights_are_those_of_the_path_as_it_runs(journal):
+    """The last edge of a path that skips nothing before it is measured with just that history."""
+    graph = exhaustive(journal, ("residual-linear",))
+    session = ToyReplayer(STEPS).open(SAMPLES[0])
+    slot = graph.candidates.slots[0, 3, 9, 12]
+    segment = graph.candidates.segments[slot]
+    assert segment.history == (6,)
+    if graph.measured[0, slot]:
+        assert graph.sample_errors[0, slot] == pytest.approx(session.errors([segment])[0])
+
+
+def test_an_interrupted_run_goes_on_to_the_same_graph(journal, tmp_path):
+    whole = run(tmp_path / "whole", operators=ALL)
+    calls = 0
+    while True:
+        calls += 7
+        try:
+            graph = run(journal, ToyReplayer(STEPS, interrupt_after=calls - 7 + 7), operators=ALL)
+            break
+        except KeyboardInterrupt:
+            continue
+    np.testing.assert_array_equal(graph.sample_errors, whole.sample_errors)
+    assert graph.entries() == whole.entries()
+
+
+def test_it_survives_a_file(journal, tmp_path):
+    graph = run(journal, operators=ALL)
+    graph.save(tmp_path / "graph.npz")
+    with np.load(tmp_path / "graph.npz") as file:
+        again = OperatorGraph.from_arrays(dict(file.items()), "graph.npz")
+    assert again.entries() == graph.entries()
+    assert (again.provenance, again.samples) == (graph.provenance, graph.samples)
+
+
+def test_checks_tell_how_far_off_the_estimates_are(journal):
+    check = run(journal).provenance.calibration["check"]
+    assert check["segments"] == 8
+    assert 0.2 < check["median"] < 5
+
+
+@pytest.mark.parametrize("risk", ["quantile:0.9", "cvar:0.5", "mean+1"])
+def test_risk_measures_are_at_least_the_median_path(journal, risk):
+    assert run(journal, risk=risk).entries()[8].predicted_error > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"operators": ("magic",)}, "no operator .*magic"),
+        ({"operators": ()}, "no operator"),
+        ({"risk": "luck"}, "risk must be"),
+        ({"budgets": []}, "budgets"),
+        ({"max_span": 1}, "max_span"),
+    ],
+)
+def test_bad_options_are_refused(journal, options, message):
+    with pytest.raises(CalibrationError, match=message):
+        run(journal, **options)
