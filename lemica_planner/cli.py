@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,8 +19,11 @@ from lemica_planner.calibrate import calibrate
 from lemica_planner.config_writer import apply_plan, read_plan
 from lemica_planner.errors import CalibrationError, PlanFormatError, PlannerError, ReplayerNotFoundError
 from lemica_planner.graph import ErrorGraph
+from lemica_planner.graph_file import load_graph
 from lemica_planner.interchange import FORMATS, export_plan, import_plan
-from lemica_planner.plan import CachePlan
+from lemica_planner.lazy import calibrate_lazily
+from lemica_planner.operator_graph import OperatorGraph
+from lemica_planner.plan import CachePlan, default_names
 from lemica_planner.prompt_sets import SOURCES, count_categories, load_prompts, to_json_line
 from lemica_planner.provenance import Sample
 from lemica_planner.published import published_plan
@@ -57,6 +61,13 @@ _Sample = Annotated[
 _SampleSeed = Annotated[int, typer.Option(min=0, help="Seed of the draw, and of paper:FOLDER.")]
 
 
+class Method(StrEnum):
+    """How `calibrate` measures."""
+
+    NAIVE = "naive"
+    LAZY = "lazy"
+
+
 @app.command("calibrate")
 def calibrate_command(
     *,
@@ -68,6 +79,18 @@ def calibrate_command(
     max_span: Annotated[
         int, typer.Option(min=2, help="Longest edge j-i. More allows smaller budgets and takes longer.")
     ] = 8,
+    method: Annotated[
+        Method, typer.Option(help="naive measures every edge; lazy only those that decide which steps are best.")
+    ] = Method.LAZY,
+    operators: Annotated[
+        str, typer.Option(help="What may fill in skipped steps, separated by commas; naive takes one.")
+    ] = "residual",
+    budgets: Annotated[
+        str | None, typer.Option(help="lazy: budgets to be sure of, such as 25,17,10; by default 1/2, 1/3, 1/5 of T.")
+    ] = None,
+    risk: Annotated[
+        str, typer.Option(help="lazy: how samples become a weight: mean, quantile:Q, cvar:Q, mean+K.")
+    ] = "mean",
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the graph goes.")] = Path("graph.npz"),
     journal: Annotated[Path | None, typer.Option(help="Finished work; by default OUTPUT.journal.jsonl.")] = None,
     replayer: Annotated[str, typer.Option(help="Which installed replayer runs the model.")] = "lemica",
@@ -79,8 +102,15 @@ def calibrate_command(
         record = journal or output.with_name(output.name + ".journal.jsonl")
         opened = _open_replayer(replayer, model_dir)
         _require_folder(output)
+        names = [name.strip() for name in operators.split(",")]
         with _progress() as progress, _interruptible(record):
-            graph = calibrate(opened, samples, max_span=max_span, journal=record, progress=progress)
+            common: dict[str, Any] = {"max_span": max_span, "journal": record, "progress": progress}
+            graph: ErrorGraph | OperatorGraph
+            if method is Method.NAIVE:
+                graph = calibrate(opened, samples, operator=operators, **common)
+            else:
+                wanted = _budgets(budgets, opened.provenance().num_inference_steps)
+                graph = calibrate_lazily(opened, samples, operators=names, budgets=wanted, risk=risk, **common)
         graph.save(output)
         _console.print(f"{describe_graph(graph)}: {output}", soft_wrap=True)
 
@@ -112,7 +142,7 @@ def solve(
     """Choose the computed steps of every budget, and print or write the plan."""
     with _one_line_errors():
         budgets = None if budget is None else [budget]
-        plan = CachePlan.from_graph(ErrorGraph.load(graph), names=_parse_names(names), budgets=budgets)
+        plan = CachePlan.from_graph(load_graph(graph), names=_parse_names(names), budgets=budgets)
         if output is None:
             _console.print(plan_table(plan))
         else:
@@ -151,8 +181,10 @@ def report(
 ) -> None:
     """Write an HTML page with the error graph, the plans and how they compare with other choices of steps."""
     with _one_line_errors():
-        errors = ErrorGraph.load(graph)
-        write_text(output, render_report(errors, CachePlan.from_graph(errors, names=_parse_names(names))))
+        errors = load_graph(graph)
+        plan = CachePlan.from_graph(errors, names=_parse_names(names))
+        drawn = errors.to_error_graph() if isinstance(errors, OperatorGraph) else errors
+        write_text(output, render_report(drawn, plan))
         _console.print(f"report: {output}", soft_wrap=True)
 
 
@@ -250,6 +282,16 @@ def _opened(factory: Callable[[Path], Replayer], name: str, model_dir: Path) -> 
         raise CalibrationError(f"the replayer {name!r} cannot open {model_dir}: {exc}") from exc
 
 
+def _budgets(text: str | None, num_steps: int) -> list[int]:
+    """Read ``25,17,10``; by default the budgets that get names."""
+    if text is None:
+        return list(default_names(num_steps, range(2, num_steps + 1)).values())
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise PlanFormatError(f"budgets must be numbers of steps, separated by commas; got {text!r}")
+    return [int(part) for part in parts]
+
+
 def _require_folder(output: Path) -> None:
     """Refuse before the long work what would fail after it."""
     if not output.resolve().parent.is_dir():
@@ -281,7 +323,7 @@ def _load_plan(source: str, names: dict[str, int] | None) -> CachePlan:
         path = _config_path(Path(source))
         content = path.read_bytes()
         if content.startswith(_ZIP):
-            return CachePlan.from_graph(ErrorGraph.load(path), names=names)
+            return CachePlan.from_graph(load_graph(path), names=names)
         plan = CachePlan.from_json(_decoded(content, path)) if content.lstrip()[:1] == b"{" else read_plan(path)
     return plan if names is None else replace(plan, names=names)
 

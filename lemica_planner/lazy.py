@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lemica_planner.calibrate import calibrated
 from lemica_planner.candidates import Candidates
-from lemica_planner.errors import CalibrationError
+from lemica_planner.errors import CalibrationError, InfeasibleBudgetError
 from lemica_planner.gains import estimate_errors
 from lemica_planner.history_solver import solve_with_history
 from lemica_planner.journal import Journal
@@ -78,7 +78,9 @@ def calibrate_lazily(
             f"give samples, budgets and max_span >= 2; got {len(samples)}, {len(budgets)} and {max_span}"
         )
     chosen = _choose(replayer.operators(), operators)
+    risk_measure(risk, np.zeros((2, 1)))  # an unknown one is refused before the work
     provenance = replayer.provenance()
+    _require_feasible(provenance.num_inference_steps, max_span, budgets)
     meter = Meter(provenance.num_inference_steps, progress)
     runner = LocalRunner(replayer, keep=len(samples), opened=meter.opened)
     with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
@@ -101,6 +103,14 @@ def _choose(known: Mapping[str, OperatorFacts], names: Iterable[str]) -> dict[st
     if unknown or not names:
         raise CalibrationError(f"the replayer has no operator {unknown}; it has {', '.join(sorted(known))}")
     return {name: known[name] for name in names}
+
+
+def _require_feasible(num_steps: int, max_span: int, budgets: Sequence[int]) -> None:
+    fewest_gaps = -(-(num_steps - 1) // max_span)
+    feasible = range(fewest_gaps + 1, num_steps + 1)
+    for budget in budgets:
+        if budget not in feasible:
+            raise InfeasibleBudgetError(budget, feasible)
 
 
 class _Search:
@@ -132,11 +142,10 @@ class _Search:
         paths = solve_with_history(self._candidates.weights(weights))
         wanted: dict[int, None] = {}
         for budget in budgets:
-            if budget in paths:
-                edges = sorted(self._candidates.on_path(paths[budget], weights), key=lambda at: -weights[at])
-                enough = confirm * weights[edges[0]] if edges else 0.0
-                open_ = [at for at in edges if np.isnan(self.errors[0, at]) and weights[at] >= enough]
-                wanted.update(dict.fromkeys(open_[:_AT_ONCE]))
+            edges = sorted(self._candidates.on_path(paths[budget], weights), key=lambda at: -weights[at])
+            enough = confirm * weights[edges[0]] if edges else 0.0
+            open_ = [at for at in edges if np.isnan(self.errors[0, at]) and weights[at] >= enough]
+            wanted.update(dict.fromkeys(open_[:_AT_ONCE]))
         return list(wanted)
 
     def measure(self, chosen: Sequence[int], samples: int | None = None) -> None:

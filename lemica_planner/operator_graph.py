@@ -52,6 +52,16 @@ class OperatorGraph:
     provenance: Provenance
     samples: tuple[Sample, ...]
 
+    @property
+    def num_steps(self) -> int:
+        """Number of denoising steps T."""
+        return self.candidates.num_steps
+
+    @property
+    def max_span(self) -> int:
+        """Longest edge."""
+        return self.candidates.max_span
+
     def weights(self) -> NDArray[np.float64]:
         """Return the weight of every segment, shape (N,)."""
         return risk_measure(self.risk, self.sample_errors)

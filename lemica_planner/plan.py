@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from lemica_planner.errors import PlanFormatError, UnknownBudgetError
+from lemica_planner.errors import InfeasibleBudgetError, PlanFormatError, UnknownBudgetError
 from lemica_planner.graph import ErrorGraph
+from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.plan_entry import Fill, PlanEntry
 from lemica_planner.provenance import Provenance
-from lemica_planner.solver import Solution, feasible_budgets, solve, solve_all
+from lemica_planner.solver import solve_all
 from lemica_planner.strict_json import canonical, check_keys, describe, load_object, require_object
 
 __all__ = ["SCHEMA_VERSION", "CachePlan", "Fill", "PlanEntry", "default_names"]
@@ -168,7 +169,7 @@ class CachePlan:
     @classmethod
     def from_graph(
         cls,
-        graph: ErrorGraph,
+        graph: ErrorGraph | OperatorGraph,
         *,
         names: Mapping[str, int] | None = None,
         budgets: Sequence[int] | None = None,
@@ -178,8 +179,8 @@ class CachePlan:
 
         Parameters
         ----------
-        graph : ErrorGraph
-            The measured errors.
+        graph : ErrorGraph or OperatorGraph
+            The errors.
         names : mapping of str to int, optional
             Names of budgets; by default slow, medium and fast (see `default_names`).
         budgets : sequence of int, optional
@@ -193,11 +194,15 @@ class CachePlan:
             If one of `budgets` has no path.
         """
         known = provenance or graph.provenance or Provenance(num_inference_steps=graph.num_steps, metric=None)
-        solutions = solve_all(graph) if budgets is None else {at: solve(graph, at) for at in budgets}
+        every = graph.entries() if isinstance(graph, OperatorGraph) else _solved(graph)
+        missing = [at for at in budgets or () if at not in every]
+        if missing:
+            raise InfeasibleBudgetError(missing[0], tuple(every))
+        entries = {at: every[at] for at in budgets or every}
         if names is None:
-            proposed = default_names(graph.num_steps, feasible_budgets(graph))
-            names = {name: at for name, at in proposed.items() if at in solutions}
-        return cls(provenance=known, names=names, entries={at: _entry(found) for at, found in solutions.items()})
+            proposed = default_names(graph.num_steps, tuple(every))
+            names = {name: at for name, at in proposed.items() if at in entries}
+        return cls(provenance=known, names=names, entries=entries)
 
     def _to_dict(self) -> dict[str, Any]:
         return {
@@ -246,8 +251,8 @@ def default_names(num_steps: int, feasible: Sequence[int]) -> dict[str, int]:
     return {name: min(at for at in feasible if at >= target) for name, target in wanted.items()}
 
 
-def _entry(solution: Solution) -> PlanEntry:
-    return PlanEntry(solution.steps, solution.errors)
+def _solved(graph: ErrorGraph) -> dict[int, PlanEntry]:
+    return {budget: PlanEntry(found.steps, found.errors) for budget, found in solve_all(graph).items()}
 
 
 def _refuse_rivals(paths: Iterable[tuple[int, ...]]) -> None:

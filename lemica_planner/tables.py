@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lemica_planner.graph import ErrorGraph
+from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.plan import CachePlan, PlanEntry
 from lemica_planner.provenance import Provenance
 
@@ -38,10 +39,13 @@ def provenance_table(provenance: Provenance) -> Table:
     return table
 
 
-def describe_graph(graph: ErrorGraph) -> str:
+def describe_graph(graph: ErrorGraph | OperatorGraph) -> str:
     """Return one line about the graph's size."""
     samples = 0 if graph.sample_errors is None else len(graph.sample_errors)
-    return f"error graph of {graph.num_steps} steps, edges up to {graph.max_span} steps long, {samples} samples"
+    size = f"error graph of {graph.num_steps} steps, edges up to {graph.max_span} steps long, {samples} samples"
+    if not isinstance(graph, OperatorGraph):
+        return size
+    return f"{size}, {graph.measured[0].sum()} of {graph.measured.shape[1]} segments measured"
 
 
 def _names(names: Mapping[str, int], budget: int) -> str:

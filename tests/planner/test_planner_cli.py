@@ -135,7 +135,8 @@ def replayers(monkeypatch):
     return toy_replayer.OPENED
 
 
-CALIBRATE = ("calibrate", "model", "--prompts", "prompts.txt", "--seeds", 2, "--max-span", 3, "--replayer", "toy")
+LAZY = ("calibrate", "model", "--prompts", "prompts.txt", "--seeds", 2, "--max-span", 3, "--replayer", "toy")
+CALIBRATE = (*LAZY, "--method", "naive")
 
 
 def test_calibrate_writes_a_graph(folder, replayers):
@@ -144,6 +145,18 @@ def test_calibrate_writes_a_graph(folder, replayers):
     assert ErrorGraph.load("new.npz").samples == tuple(samples)
     assert Path("new.npz.journal.jsonl").exists()
     succeed("apply", "new.npz", "model")
+
+
+def test_a_lazy_calibration_makes_a_plan_with_operators(folder, replayers):
+    operators = "residual,residual-linear,residual-fitted"
+    printed = succeed(*LAZY, "--operators", operators, "--budgets", "6,5", "-o", "new.npz")
+    assert "segments measured" in printed
+    succeed("apply", "new.npz", "model", "--names", "fast=5")
+    succeed("report", "new.npz", "-o", "report.html")
+    plan = read_plan(Path("model/config.pbtxt"))
+    assert plan.provenance.operator == operators.replace(",", "+")
+    assert plan.operators <= set(operators.split(","))
+    assert plan.resolve("fast").operators
 
 
 def test_an_interrupted_calibration_goes_on(folder, replayers, monkeypatch):
@@ -166,6 +179,9 @@ def test_an_interrupted_calibration_goes_on(folder, replayers, monkeypatch):
         (("--replayer", "gone"), "cannot be imported: No module named 'no_such_package'; install"),
         (("--replayer", "broken"), "cannot open model: weights of another model"),
         (("--prompts", "none.txt"), "none.txt"),
+        (("--method", "lazy", "--budgets", "five"), "numbers of steps, separated by commas; got 'five'"),
+        (("--method", "lazy", "--budgets", "2"), "smallest feasible budget is 4"),
+        (("--operators", "magic"), "no operator 'magic'"),
         (("--prompts", "empty.txt"), "holds no prompts"),
         (("--prompts", "graph.npz"), "no UTF-8 text"),
         (("-o", "no/such/folder.npz"), "does not exist"),

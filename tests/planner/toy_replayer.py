@@ -39,6 +39,7 @@ class ToyModel:
 OPERATORS = {
     "residual": OperatorFacts("residual", 0, is_fitted=False),
     "residual-linear": OperatorFacts("residual", 1, is_fitted=False),
+    "residual-quadratic": OperatorFacts("residual", 2, is_fitted=False),
     "residual-fitted": OperatorFacts("residual", 1, is_fitted=True),
 }
 
