@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["solve_with_history"]
+__all__ = ["shortest_with_history", "solve_with_history"]
 
 
 def solve_with_history(weights: NDArray[np.float64]) -> dict[int, tuple[int, ...]]:
@@ -40,6 +40,28 @@ def solve_with_history(weights: NDArray[np.float64]) -> dict[int, tuple[int, ...
     for nodes in range(2, steps + 1):
         tails, choices[nodes] = _extended(tails, ranks, forbidden)
         if tails[0, 0, 1] < forbidden:
+            found[nodes] = _path(choices, nodes)
+    return found
+
+
+def shortest_with_history(weights: NDArray[np.float64]) -> dict[int, tuple[int, ...]]:
+    """Return the steps of the path with the smallest sum of weights for every feasible budget.
+
+    Parameters and ties as for `solve_with_history`; sums are rounded as floats are. Squared weights give the path whose
+    errors are smallest if those of its segments are independent.
+    """
+    table = _edge_table(weights)
+    steps, gaps, span = table.shape
+    tails = np.full((steps + span, gaps), np.inf)
+    tails[steps - 1] = 0
+    choices = np.zeros((steps + 1, steps, gaps), np.intp)
+    found: dict[int, tuple[int, ...]] = {}
+    at = np.arange(steps)[:, None] + 1 + np.arange(span)
+    for nodes in range(2, steps + 1):
+        sums = table + tails[at, np.arange(1, span + 1)][:, None, :]
+        choices[nodes] = sums.argmin(axis=2)
+        tails[:steps] = sums.min(axis=2)
+        if np.isfinite(tails[0, 0]):
             found[nodes] = _path(choices, nodes)
     return found
 

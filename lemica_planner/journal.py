@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemica_planner.errors import JournalError
+from lemica_planner.plan_entry import PlanEntry
 from lemica_planner.provenance import Provenance, Sample
 from lemica_planner.replayer import Segment
 
@@ -53,6 +54,7 @@ class Journal:
         self._header = _line({"format": _FORMAT, "provenance": provenance.to_dict()})
         self._values: dict[tuple[Sample, Measure, Segment], float] = {}
         self._grams: dict[Sample, Grams] = {}
+        self._outcomes: dict[tuple[Sample, str], float] = {}
         self._file = path.open("ab")
         self._lock()
         try:
@@ -86,6 +88,16 @@ class Journal:
         """Add the products of a sample's values; they are on disk when this returns."""
         self._write(_line({"sample": list(sample), "grams": {key: gram.tolist() for key, gram in grams.items()}}))
         self._grams[sample] = grams
+
+    def outcome(self, sample: Sample, path: PlanEntry) -> float | None:
+        """Return what running the whole path changes in the sample's final latents, None if it is not known."""
+        return self._outcomes.get((sample, _path_key(path)))
+
+    def record_outcomes(self, sample: Sample, paths: Sequence[PlanEntry], values: Sequence[float]) -> None:
+        """Add outcomes; they are on disk when this returns."""
+        keys = [_path_key(path) for path in paths]
+        self._write(_line({"sample": list(sample), "paths": keys, "values": list(values)}))
+        self._outcomes.update(((sample, key), value) for key, value in zip(keys, values, strict=True))
 
     def __enter__(self) -> Self:
         """Return the journal."""
@@ -146,6 +158,13 @@ class Journal:
                 if measure in _MEASURES and len(segments) == len(given) == len(values) and all(map(_is_error, values)):
                     self._keep(Sample(prompt, seed), measure, segments, values)  # type: ignore[arg-type]
                     return
+            case {"sample": [str(prompt), int(seed)], "paths": list(keys), "values": list(values)}:
+                if len(keys) == len(values) and all(map(_is_error, values)):
+                    sample = Sample(prompt, seed)
+                    self._outcomes.update(
+                        ((sample, str(key)), float(value)) for key, value in zip(keys, values, strict=True)
+                    )
+                    return
             case {"sample": [str(prompt), int(seed)], "grams": dict(grams)}:
                 parsed = {key: np.asarray(gram, np.float64) for key, gram in grams.items()}
                 if all(gram.shape == (self._num_steps,) * 2 and np.isfinite(gram).all() for gram in parsed.values()):
@@ -160,6 +179,12 @@ class Journal:
             ):
                 return Segment(start, end, operator, tuple(history), tuple(map(tuple, weights)))
         return None
+
+
+def _path_key(path: PlanEntry) -> str:
+    """Return what decides a path's outcome, as text."""
+    weights = [[step, *weights] for step, weights in path.weights.items()]
+    return json.dumps([path.steps, path.operators, weights], separators=(",", ":"))
 
 
 def _line(data: Mapping[str, Any]) -> bytes:

@@ -7,9 +7,11 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lemica_planner.errors import CalibrationError
 from lemica_planner.journal import Grams, Journal, Measure
+from lemica_planner.plan_entry import PlanEntry
 from lemica_planner.provenance import Sample
 from lemica_planner.replayer import Replayer, ReplaySession, Segment
 
@@ -40,6 +42,10 @@ class Runner(Protocol):
 
     def grams(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Grams]]:
         """Yield each sample with the products of its values, see `ReplaySession.grams`."""
+        ...
+
+    def outcomes(self, sample: Sample, paths: Sequence[PlanEntry]) -> Any:
+        """Return what each path changes in the sample's final latents."""
         ...
 
     def close(self) -> None:
@@ -75,6 +81,10 @@ class LocalRunner:
     def unopened(self, samples: Iterable[Sample]) -> int:
         """Return how many trajectories must run first."""
         return len(set(samples) - self._sessions.keys())
+
+    def outcomes(self, sample: Sample, paths: Sequence[PlanEntry]) -> Any:
+        """Return what each path changes in the sample's final latents."""
+        return self._session(sample).outcomes(paths)
 
     def grams(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Grams]]:
         """Yield each sample with the products of its values, in order."""
@@ -125,6 +135,10 @@ class Meter:
         """Count a task as done."""
         self._add(self._cost(task))
 
+    def ran(self, forwards: int) -> None:
+        """Count forwards that nobody expected."""
+        self._add(forwards)
+
     def _cost(self, task: Task) -> int:
         """Return the forwards of a task: a drift needs none."""
         return sum(self._num_steps - segment.end for segment in task.segments) if task.measure == "error" else 0
@@ -174,6 +188,19 @@ class Measurer:
             self._journal.record_grams(sample, grams)
         known = [self._journal.grams(sample) or {} for sample in samples]
         return {source: np.mean([grams[source] for grams in known], axis=0) for source in known[0]}
+
+    def outcomes(self, samples: Sequence[Sample], paths: Sequence[PlanEntry]) -> NDArray[np.float64]:
+        """Return what each whole path changes in each sample's final latents, shape (samples, paths)."""
+        for sample in samples:
+            missing = [path for path in paths if self._journal.outcome(sample, path) is None]
+            if missing:
+                self._meter.expect([], self._runner.unopened([sample]))
+                values = np.asarray(self._runner.outcomes(sample, missing), np.float64)
+                if values.shape != (len(missing),) or not np.all(np.isfinite(values) & (values >= 0)):
+                    raise CalibrationError(f"the replayer must return {len(missing)} finite outcomes; got {values}")
+                self._journal.record_outcomes(sample, missing, values.tolist())
+                self._meter.ran(sum(path.budget for path in missing))
+        return np.array([[self._journal.outcome(sample, path) for path in paths] for sample in samples], np.float64)
 
     def tasks(self, measure: Measure, wanted: Mapping[Sample, Iterable[Segment]]) -> list[Task]:
         """Return what is missing in batches: errors by their end, because they share the steps from there on."""

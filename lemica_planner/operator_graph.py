@@ -70,14 +70,15 @@ class OperatorGraph:
         """Return the minimax path of every feasible budget, with its operators."""
         weights = self.weights()
         paths = solve_with_history(self.candidates.weights(weights))
-        return {budget: self._entry(steps, weights) for budget, steps in paths.items()}
+        return {budget: self.entry(steps, weights) for budget, steps in paths.items()}
 
     def to_error_graph(self) -> ErrorGraph:
         """Return the plain graph in which every edge has its best operator and history: a lower bound of each edge."""
         weights = self.candidates.weights(self.weights()).min(axis=0)
         return ErrorGraph(weights, provenance=self.provenance, samples=self.samples)
 
-    def _entry(self, steps: Sequence[int], weights: NDArray[np.float64]) -> PlanEntry:
+    def entry(self, steps: Sequence[int], weights: NDArray[np.float64]) -> PlanEntry:
+        """Return the entry of any path of allowed edges, each with its best operator by `weights`, shape (N,)."""
         chosen = {self.candidates.segments[at].start: at for at in self.candidates.on_path(steps, weights)}
         first = next(iter(self.candidates.operators))
         operators: list[str] = []

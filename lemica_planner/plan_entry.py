@@ -14,7 +14,7 @@ from lemica_planner.strict_json import check_keys, describe, require_list, requi
 __all__ = ["Fill", "PlanEntry"]
 
 _ENTRY_KEYS = ("steps", "predicted_error", "errors")
-_OPTIONAL_KEYS = ("operators", "weights")
+_OPTIONAL_KEYS = ("operators", "weights", "outcome")
 
 
 class Fill(NamedTuple):
@@ -46,12 +46,15 @@ class PlanEntry:
         them; None for the operator of the plan's provenance everywhere.
     weights : mapping of int to tuple of float
         By skipped step, the weights of the last computed values, the oldest first, for operators that are fitted.
+    outcome : float or None
+        Mean error of the final latents when the whole path runs, on the calibration samples; None if never measured.
     """
 
     steps: tuple[int, ...]
     errors: tuple[float, ...] | None = None
     operators: tuple[str, ...] | None = None
     weights: Mapping[int, tuple[float, ...]] = field(default_factory=dict)
+    outcome: float | None = None
 
     def __post_init__(self) -> None:
         where = f"the entry of {len(self.steps)} steps"
@@ -61,6 +64,8 @@ class PlanEntry:
         if self.operators is not None:
             object.__setattr__(self, "operators", _valid_operators(self.operators, len(self.steps), where))
         object.__setattr__(self, "weights", _valid_weights(self.weights, self.steps, where))
+        if self.outcome is not None:
+            object.__setattr__(self, "outcome", _valid_outcome(self.outcome, where))
 
     @property
     def budget(self) -> int:
@@ -93,6 +98,8 @@ class PlanEntry:
             known["operators"] = list(self.operators)
         if self.weights:
             known["weights"] = {str(step): list(weights) for step, weights in self.weights.items()}
+        if self.outcome is not None:
+            known["outcome"] = self.outcome
         return known
 
     @classmethod
@@ -102,13 +109,21 @@ class PlanEntry:
         errors = None if data["errors"] is None else tuple(require_list(data["errors"], f"{where}.errors"))
         operators = tuple(require_list(data["operators"], f"{where}.operators")) if "operators" in data else None
         weights = _parsed_weights(require_object(data.get("weights", {}), f"{where}.weights"), f"{where}.weights")
-        entry = cls(tuple(require_list(data["steps"], f"{where}.steps")), errors, operators, weights)
+        entry = cls(
+            tuple(require_list(data["steps"], f"{where}.steps")), errors, operators, weights, data.get("outcome")
+        )
         if data["predicted_error"] != entry.predicted_error:
             raise PlanFormatError(
                 f"{where}.predicted_error must be the largest of its errors, {entry.predicted_error}; "
                 f"got {describe(data['predicted_error'])}"
             )
         return entry
+
+
+def _valid_outcome(outcome: object, where: str) -> float:
+    if isinstance(outcome, bool) or not isinstance(outcome, float | int) or not 0 <= outcome < math.inf:
+        raise PlanFormatError(f"the outcome of {where} must be a finite number >= 0; got {describe(outcome)}")
+    return float(outcome)
 
 
 def _parsed_weights(data: Mapping[str, Any], where: str) -> dict[int, tuple[float, ...]]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lemica_planner import ErrorGraph, solve_all
-from lemica_planner.history_solver import solve_with_history
+from lemica_planner.history_solver import shortest_with_history, solve_with_history
 
 
 def random_weights(rng, steps, span, levels):
@@ -20,7 +20,7 @@ def random_weights(rng, steps, span, levels):
     return weights
 
 
-def by_brute_force(weights, budget):
+def by_brute_force(weights, budget, cost=lambda errors: sorted(errors, reverse=True)):
     steps = weights.shape[1]
     best = None
     for inner in combinations(range(1, steps - 1), budget - 2):
@@ -28,9 +28,9 @@ def by_brute_force(weights, budget):
         gaps = [0, *(end - start for start, end in pairwise(path))]
         if max(gaps) >= len(weights):
             continue
-        errors = sorted((weights[gap, i, j] for gap, (i, j) in zip(gaps, pairwise(path), strict=False)), reverse=True)
-        if np.isfinite(errors[0]) and (best is None or (errors, path) < best):
-            best = (errors, path)
+        errors = [weights[gap, i, j] for gap, (i, j) in zip(gaps, pairwise(path), strict=False)]
+        if np.isfinite(max(errors)) and (best is None or (cost(errors), path) < best):
+            best = (cost(errors), path)
     return best and best[1]
 
 
@@ -42,6 +42,15 @@ def test_it_equals_brute_force(seed):
     weights = random_weights(rng, steps, span, levels=int(rng.integers(2, 50)))
     expected = {budget: by_brute_force(weights, budget) for budget in range(2, steps + 1)}
     assert solve_with_history(weights) == {budget: path for budget, path in expected.items() if path}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sums_equal_brute_force(seed):
+    rng = np.random.default_rng(seed)
+    steps, span = int(rng.integers(3, 10)), int(rng.integers(2, 9))
+    weights = random_weights(rng, steps, min(span, steps - 1), levels=int(rng.integers(2, 50)))
+    expected = {budget: by_brute_force(weights, budget, cost=sum) for budget in range(2, steps + 1)}
+    assert shortest_with_history(weights) == {budget: path for budget, path in expected.items() if path}
 
 
 @pytest.mark.parametrize("seed", range(5))

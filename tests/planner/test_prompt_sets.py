@@ -252,7 +252,7 @@ def test_calibrate_measures_what_prompts_prints(tmp_path, monkeypatch):
     monkeypatch.setattr("lemica_planner.cli.metadata.entry_points", lambda group: [toy])
     drawing = (SOURCES / "compbench", "--sample", 3, "--sample-seed", 1)
     graph = tmp_path / "graph.npz"
-    options = ("--seeds", 2, "--max-span", 3, "--replayer", "toy", "-o", graph)
+    options = ("--method", "naive", "--seeds", 2, "--max-span", 3, "--replayer", "toy", "-o", graph)
     result = run("calibrate", tmp_path, "--prompts", *drawing, *options)
     assert result.exit_code == 0, result.output
     printed = [json.loads(line)["prompt"] for line in run("prompts", *drawing).stdout.splitlines()]

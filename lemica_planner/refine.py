@@ -1,0 +1,76 @@
+"""Improve paths on their true outcome: run whole, not segment by segment.
+
+Edge weights see one segment at a time, but the segments of a path interact. So the best paths by three readings of the
+weights (worst edge, sum, sum of squares) run whole on the calibration samples, and from the best of them a local search
+moves interior steps by one, most promising first, as long as the outcome falls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemica_planner.history_solver import shortest_with_history, solve_with_history
+from lemica_planner.measuring import Measurer
+from lemica_planner.operator_graph import OperatorGraph
+from lemica_planner.plan_entry import PlanEntry
+from lemica_planner.risk import risk_measure
+
+__all__ = ["Refiner"]
+
+
+class Refiner:
+    """Refines the paths of a graph.
+
+    Parameters
+    ----------
+    graph : OperatorGraph
+        Its edges, operators and samples.
+    measurer : Measurer
+    evaluations : int
+        Whole paths that may be run for each budget, on every sample.
+    """
+
+    def __init__(self, graph: OperatorGraph, measurer: Measurer, *, evaluations: int) -> None:
+        self._graph, self._measurer, self._evaluations = graph, measurer, evaluations
+        self._weights = graph.weights()
+        table = graph.candidates.weights(self._weights)
+        self._starts = [solve_with_history(table), shortest_with_history(table), shortest_with_history(table**2)]
+
+    def refine(self, budget: int) -> PlanEntry:
+        """Return the best path found, with its outcome; never one worse than the minimax path on these samples."""
+        starts = dict.fromkeys(paths[budget] for paths in self._starts)
+        tried = {steps: self._outcome(steps) for steps in starts}
+        best = min(tried, key=lambda steps: tried[steps])
+        while len(tried) < self._evaluations:
+            steps = next((near for near in self._neighbours(best) if near not in tried), None)
+            if steps is None:
+                break
+            tried[steps] = self._outcome(steps)
+            best = steps if tried[steps] < tried[best] else best
+        return replace(self._graph.entry(best, self._weights), outcome=tried[best])
+
+    def _outcome(self, steps: Sequence[int]) -> float:
+        path = self._graph.entry(steps, self._weights)
+        outcomes = self._measurer.outcomes(self._graph.samples, [path])
+        return float(risk_measure(self._graph.risk, outcomes)[0])
+
+    def _neighbours(self, steps: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Yield the paths with one interior step moved by one, the smallest sum of squares first."""
+        moved = [
+            tuple(sorted({*steps[:at], steps[at] + by, *steps[at + 1 :]}))
+            for at in range(1, len(steps) - 1)
+            for by in (-1, 1)
+        ]
+        allowed = [path for path in moved if len(path) == len(steps) and self._is_allowed(path)]
+        yield from sorted(allowed, key=self._sum_of_squares)
+
+    def _is_allowed(self, steps: Sequence[int]) -> bool:
+        return int(np.diff(steps).max()) <= self._graph.max_span
+
+    def _sum_of_squares(self, steps: Sequence[int]) -> float:
+        edges: NDArray[np.float64] = self._weights[self._graph.candidates.on_path(steps, self._weights)]
+        return float((edges**2).sum())

@@ -1,0 +1,49 @@
+import pytest
+
+from lemica_planner import CachePlan
+from lemica_planner.journal import Journal
+from lemica_planner.measuring import LocalRunner, Measurer, Meter
+from lemica_planner.refine import Refiner
+from tests.planner.test_lazy import SAMPLES, STEPS, run
+from tests.planner.toy_replayer import ToyReplayer
+
+BUDGETS = (6, 8, 12)
+
+
+@pytest.fixture
+def graph(tmp_path):
+    return run(tmp_path / "journal.jsonl", operators=("residual", "residual-fitted"))
+
+
+@pytest.fixture
+def measurer(tmp_path):
+    replayer = ToyReplayer(STEPS)
+    runner = LocalRunner(replayer, keep=2)
+    with Journal(tmp_path / "refine.jsonl", replayer.provenance()) as journal:
+        yield Measurer(runner, journal, Meter(STEPS))
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_it_is_never_worse_than_the_minimax_path_on_the_calibration_set(graph, measurer, budget):
+    refined = Refiner(graph, measurer, evaluations=12).refine(budget)
+    minimax = measurer.outcomes(SAMPLES, [graph.entries()[budget]]).mean()
+    assert refined.budget == budget
+    assert refined.outcome <= minimax
+    assert refined.outcome == measurer.outcomes(SAMPLES, [refined]).mean()
+
+
+def test_more_evaluations_find_better_paths(graph, measurer):
+    few, many = (
+        sum(Refiner(graph, measurer, evaluations=count).refine(budget).outcome for budget in BUDGETS)
+        for count in (1, 60)
+    )
+    assert many < few
+
+
+def test_both_scores_are_in_the_plan(graph, measurer):
+    refined = Refiner(graph, measurer, evaluations=4).refine(8)
+    plan = CachePlan(provenance=graph.provenance, entries={8: refined})
+    again = CachePlan.from_json(plan.to_json()).resolve(8)
+    assert again == refined
+    assert again.outcome > 0
+    assert again.predicted_error > 0
