@@ -9,6 +9,6 @@ model=model_repository/latte_shapes
 mkdir -p runs/calibration
 
 "$bin/lemica-planner" calibrate "$model" \
-    --prompts "$model/calibration/prompts.txt" --seeds 1 --max-span 7 \
+    --prompts "$model/calibration/prompts.txt" --seeds 1 --method naive --max-span 10 \
     --journal runs/calibration/latte_shapes.jsonl --output "$model/calibration/graph.npz"
 "$bin/lemica-planner" apply "$model/calibration/graph.npz" "$model" --names slow=25,medium=17,fast=10
