@@ -23,9 +23,10 @@ from lemica_planner.errors import CalibrationError, InfeasibleBudgetError
 from lemica_planner.gains import estimate_errors
 from lemica_planner.history_solver import solve_with_history
 from lemica_planner.journal import Journal
-from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback
+from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback, Runner
 from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.provenance import Sample
+from lemica_planner.refine import Refiner
 from lemica_planner.replayer import OperatorFacts, Replayer
 from lemica_planner.risk import risk_measure
 
@@ -47,13 +48,15 @@ def calibrate_lazily(
     risk: str = "mean",
     confirm: float = 0.0,
     checks: int = 8,
+    refine: int = 0,
     progress: ProgressCallback | None = None,
+    runner: Runner | None = None,
 ) -> OperatorGraph:
     """Return a graph in which every edge on the best paths of `budgets` is measured, and the others are estimated.
 
     Parameters
     ----------
-    replayer, samples, max_span, journal, progress
+    replayer, samples, max_span, journal, progress, runner
         As for `lemica_planner.calibrate.calibrate`; `progress` cannot know the total and corrects it on the way.
     budgets : sequence of int
         The numbers of computed steps whose paths must be measured.
@@ -66,6 +69,10 @@ def calibrate_lazily(
         stays estimated: it cannot become the worst unless the estimate is wrong by as much.
     checks : int
         Segments off the paths to measure, of the first sample.
+
+    refine : int
+        Whole paths to run for each of `budgets`, on every sample, in search of a better outcome; see
+        `lemica_planner.refine`.
 
     Raises
     ------
@@ -82,7 +89,7 @@ def calibrate_lazily(
     provenance = replayer.provenance()
     _require_feasible(provenance.num_inference_steps, max_span, budgets)
     meter = Meter(provenance.num_inference_steps, progress)
-    runner = LocalRunner(replayer, keep=len(samples), opened=meter.opened)
+    runner = runner or LocalRunner(replayer, keep=len(samples))
     with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
         grams = measurer.grams(samples)
         candidates = Candidates(provenance.num_inference_steps, max_span, chosen, grams)
@@ -92,10 +99,12 @@ def calibrate_lazily(
             search.measure(pending)
         off = search.check(checks, budgets)
         errors, measured = search.estimates(), np.isfinite(search.errors)
-    facts = {"risk": risk, "forwards": meter.done, "check": off}
-    stated = calibrated(replace(provenance, operator="+".join(operators)), samples, max_span)
-    stated = replace(stated, calibration={**stated.calibration, **facts})
-    return OperatorGraph(candidates, errors, measured, risk, stated, tuple(samples))
+        facts = {"risk": risk, "forwards": search.forwards(), "check": off}
+        stated = calibrated(replace(provenance, operator="+".join(operators)), samples, max_span)
+        stated = replace(stated, calibration={**stated.calibration, **facts})
+        graph = OperatorGraph(candidates, errors, measured, risk, stated, tuple(samples))
+        refiner = Refiner(graph, measurer, evaluations=refine)
+        return replace(graph, refined={at: refiner.refine(at) for at in budgets} if refine else {})
 
 
 def _choose(known: Mapping[str, OperatorFacts], names: Iterable[str]) -> dict[str, OperatorFacts]:
@@ -127,6 +136,11 @@ class _Search:
     def estimates(self) -> NDArray[np.float64]:
         """Return every error, shape (samples, N): measured or estimated."""
         return estimate_errors(self._drifts, self.errors, self._ends)
+
+    def forwards(self) -> int:
+        """Return what all measurements cost in one uninterrupted run, in forwards of one row."""
+        steps = self._candidates.num_steps
+        return len(self._samples) * steps + int((np.isfinite(self.errors) * (steps - self._ends)).sum())
 
     def measure_anchors(self) -> None:
         """Measure one segment at each of a few ends."""

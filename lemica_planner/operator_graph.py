@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -43,6 +43,8 @@ class OperatorGraph:
         How errors become weights; see `lemica_planner.risk.risk_measure`.
     provenance : Provenance
     samples : tuple of Sample
+    refined : mapping of int to PlanEntry
+        By budget, paths that replace the minimax path because their true outcome is better.
     """
 
     candidates: Candidates
@@ -51,6 +53,7 @@ class OperatorGraph:
     risk: str
     provenance: Provenance
     samples: tuple[Sample, ...]
+    refined: Mapping[int, PlanEntry] = field(default_factory=dict)
 
     @property
     def num_steps(self) -> int:
@@ -67,10 +70,10 @@ class OperatorGraph:
         return risk_measure(self.risk, self.sample_errors)
 
     def entries(self) -> dict[int, PlanEntry]:
-        """Return the minimax path of every feasible budget, with its operators."""
+        """Return the minimax path of every feasible budget, with its operators, or the refined one."""
         weights = self.weights()
         paths = solve_with_history(self.candidates.weights(weights))
-        return {budget: self.entry(steps, weights) for budget, steps in paths.items()}
+        return {budget: self.entry(steps, weights) for budget, steps in paths.items()} | dict(self.refined)
 
     def to_error_graph(self) -> ErrorGraph:
         """Return the plain graph in which every edge has its best operator and history: a lower bound of each edge."""
@@ -101,6 +104,7 @@ class OperatorGraph:
             "risk": self.risk,
             "provenance": self.provenance.to_dict(),
             "samples": [list(sample) for sample in self.samples],
+            "refined": [entry.to_dict() for entry in self.refined.values()],
         }
         arrays: dict[str, Any] = {f"gram_{source}": gram for source, gram in known.grams.items()}
         arrays |= {"sample_errors": self.sample_errors, "measured": self.measured}
@@ -124,7 +128,10 @@ class OperatorGraph:
             candidates = Candidates(known["num_steps"], known["max_span"], operators, grams)
             provenance = Provenance.from_dict(known["provenance"])
             samples = tuple(Sample(*sample) for sample in known["samples"])
-            graph = cls(candidates, arrays["sample_errors"], arrays["measured"], known["risk"], provenance, samples)
+            entries = [PlanEntry.from_dict(entry, "refined") for entry in known["refined"]]
+            refined = {entry.budget: entry for entry in entries}
+            errors, measured = arrays["sample_errors"], arrays["measured"]
+            graph = cls(candidates, errors, measured, known["risk"], provenance, samples, refined)
         except (PlannerError, ValueError, KeyError, TypeError) as exc:
             raise InvalidGraphError(f"{path} is no operator graph of version {_FILE_VERSION}: {exc}") from exc
         if graph.sample_errors.shape != (len(samples), len(candidates.segments)):

@@ -3,8 +3,8 @@ import pytest
 
 from lemica_planner import CalibrationError, InfeasibleBudgetError, Sample, solve_all
 from lemica_planner.calibrate import calibrate
+from lemica_planner.graph_file import load_graph
 from lemica_planner.lazy import calibrate_lazily
-from lemica_planner.operator_graph import OperatorGraph
 from tests.planner.toy_replayer import ToyReplayer
 
 SAMPLES = [Sample("a red cube", 0), Sample("a blue cube", 1)]
@@ -93,10 +93,20 @@ def test_an_interrupted_run_goes_on_to_the_same_graph(journal, tmp_path):
 def test_it_survives_a_file(journal, tmp_path):
     graph = run(journal, operators=ALL)
     graph.save(tmp_path / "graph.npz")
-    with np.load(tmp_path / "graph.npz") as file:
-        again = OperatorGraph.from_arrays(dict(file.items()), "graph.npz")
+    again = load_graph(tmp_path / "graph.npz")
     assert again.entries() == graph.entries()
     assert (again.provenance, again.samples) == (graph.provenance, graph.samples)
+
+
+def test_refined_paths_are_in_the_plan_and_in_the_file(journal, tmp_path):
+    graph = run(journal, operators=ALL, refine=8)
+    plain = run(journal, operators=ALL)
+    assert set(graph.refined) == set(BUDGETS)
+    graph.save(tmp_path / "graph.npz")
+    again = load_graph(tmp_path / "graph.npz")
+    assert again.entries() == graph.entries()
+    assert all(again.entries()[budget].outcome > 0 for budget in BUDGETS)
+    assert all(entry == plain.entries()[budget] for budget, entry in again.entries().items() if budget not in BUDGETS)
 
 
 def test_checks_tell_how_far_off_the_estimates_are(journal):
