@@ -31,9 +31,9 @@ from lemica_backend.denoise import denoise
 from lemica_backend.engine import open_model
 from lemica_backend.job import Job, start_job
 from lemica_backend.models import VideoModel
-from lemica_backend.planned import FULL, plan_request
+from lemica_backend.planned import FULL, PlannedRequest, plan_request
 from lemica_backend.types import GenerationRequest
-from lemica_planner import ErrorGraph, shortest_path, solve, uniform_steps
+from lemica_planner import ErrorGraph, PlanEntry, shortest_path, solve, uniform_steps
 from lemica_planner.config_writer import read_plan
 
 FIRST_SEED = 500_000
@@ -72,7 +72,7 @@ def compare_on(
     """Generate one prompt in full and in every way, all of them as rows of the same ticks."""
     request = GenerationRequest(prompt, seed=seed, budget=FULL)
     planned = plan_request(request, info=model.info, config=config, plan=None)
-    chosen = [planned, *(dataclasses.replace(planned, computed=frozenset(steps)) for steps in ways.values())]
+    chosen = [planned, *(_follow(planned, steps) for steps in ways.values())]
     with torch.inference_mode():
         jobs = [start_job(model, each) for each in chosen]
         for _ in range(planned.num_inference_steps):
@@ -82,6 +82,10 @@ def compare_on(
         way: Outcome(compare(frames, full[0]), float(np.abs(latents - full[1]).mean()))
         for way, (frames, latents) in zip(ways, others, strict=True)
     }
+
+
+def _follow(planned: PlannedRequest, steps: tuple[int, ...]) -> PlannedRequest:
+    return dataclasses.replace(planned, computed=frozenset(steps), reuse=PlanEntry(steps).reuse("residual"))
 
 
 def _decode(model: VideoModel, job: Job) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -19,7 +19,7 @@ import numpy as np
 from lemica_planner.errors import CalibrationError
 from lemica_planner.graph import ErrorGraph
 from lemica_planner.journal import Journal
-from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback
+from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback, Runner
 from lemica_planner.provenance import Provenance, Sample, describe_samples, tool_version
 from lemica_planner.replayer import Replayer, Segment
 
@@ -34,6 +34,7 @@ def calibrate(
     journal: Path,
     operator: str = "residual",
     progress: ProgressCallback | None = None,
+    runner: Runner | None = None,
 ) -> ErrorGraph:
     """Measure the error of every edge up to `max_span`, averaged over `samples`.
 
@@ -55,6 +56,8 @@ def calibrate(
     progress : callable, optional
         Called as ``progress(done, total)``, in forwards of one row, at the start and whenever some are done. Both
         count what this call has to do, so ``elapsed / done * (total - done)`` estimates the time that is left.
+    runner : Runner, optional
+        What runs the replays, and is closed at the end; by default this process, one sample after the other.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def calibrate(
         for start in range(max(0, end - max_span), end - 1)
     ]
     meter = Meter(steps, progress)
-    runner = LocalRunner(replayer, keep=1, opened=meter.opened)
+    runner = runner or LocalRunner(replayer, keep=1)
     with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
         wanted = dict.fromkeys(samples, segments)
         measurer.measure("error", wanted)

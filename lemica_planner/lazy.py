@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 
 from lemica_planner.calibrate import calibrated
 from lemica_planner.candidates import Candidates
+from lemica_planner.certain_paths import BestPath, best_paths
 from lemica_planner.errors import CalibrationError, InfeasibleBudgetError
 from lemica_planner.gains import estimate_errors
-from lemica_planner.history_solver import solve_with_history
 from lemica_planner.journal import Journal
-from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback
+from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback, Runner
 from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.provenance import Sample
+from lemica_planner.refine import Refiner
 from lemica_planner.replayer import OperatorFacts, Replayer
 from lemica_planner.risk import risk_measure
 
@@ -45,15 +46,17 @@ def calibrate_lazily(
     journal: Path,
     operators: Sequence[str] = ("residual",),
     risk: str = "mean",
-    confirm: float = 0.0,
+    tolerance: float = 0.02,
     checks: int = 8,
+    refine: int = 0,
     progress: ProgressCallback | None = None,
+    runner: Runner | None = None,
 ) -> OperatorGraph:
     """Return a graph in which every edge on the best paths of `budgets` is measured, and the others are estimated.
 
     Parameters
     ----------
-    replayer, samples, max_span, journal, progress
+    replayer, samples, max_span, journal, progress, runner
         As for `lemica_planner.calibrate.calibrate`; `progress` cannot know the total and corrects it on the way.
     budgets : sequence of int
         The numbers of computed steps whose paths must be measured.
@@ -61,11 +64,14 @@ def calibrate_lazily(
         Those to choose from, edge by edge.
     risk : str
         See `lemica_planner.risk.risk_measure`.
-    confirm : float
-        0 measures every edge on a path; otherwise an edge whose estimate is below this share of the path's worst edge
-        stays estimated: it cannot become the worst unless the estimate is wrong by as much.
+    tolerance : float
+        Of each budget a path is taken whose edges are all measured and whose worst edge is at most ``1 + tolerance``
+        times that of the best path by estimates; 0 goes on until the best path itself is measured.
     checks : int
         Segments off the paths to measure, of the first sample.
+    refine : int
+        Whole paths to run for each of `budgets`, on every sample, in search of a better outcome; see
+        `lemica_planner.refine`.
 
     Raises
     ------
@@ -82,20 +88,22 @@ def calibrate_lazily(
     provenance = replayer.provenance()
     _require_feasible(provenance.num_inference_steps, max_span, budgets)
     meter = Meter(provenance.num_inference_steps, progress)
-    runner = LocalRunner(replayer, keep=len(samples), opened=meter.opened)
+    runner = runner or LocalRunner(replayer, keep=len(samples))
     with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
         grams = measurer.grams(samples)
         candidates = Candidates(provenance.num_inference_steps, max_span, chosen, grams)
-        search = _Search(measurer, samples, candidates, risk)
+        search = _Search(measurer, samples, candidates, risk, tolerance)
         search.measure_anchors()
-        while pending := search.pending(budgets, confirm):
+        while pending := search.pending(budgets):
             search.measure(pending)
         off = search.check(checks, budgets)
         errors, measured = search.estimates(), np.isfinite(search.errors)
-    facts = {"risk": risk, "forwards": meter.done, "check": off}
-    stated = calibrated(replace(provenance, operator="+".join(operators)), samples, max_span)
-    stated = replace(stated, calibration={**stated.calibration, **facts})
-    return OperatorGraph(candidates, errors, measured, risk, stated, tuple(samples))
+        facts = {"risk": risk, "forwards": search.forwards(), "check": off}
+        stated = calibrated(replace(provenance, operator="+".join(operators)), samples, max_span)
+        stated = replace(stated, calibration={**stated.calibration, **facts})
+        graph = OperatorGraph(candidates, errors, measured, risk, tolerance, stated, tuple(samples))
+        refiner = Refiner(graph, measurer, evaluations=refine)
+        return replace(graph, refined={at: refiner.refine(at) for at in budgets} if refine else {})
 
 
 def _choose(known: Mapping[str, OperatorFacts], names: Iterable[str]) -> dict[str, OperatorFacts]:
@@ -116,8 +124,11 @@ def _require_feasible(num_steps: int, max_span: int, budgets: Sequence[int]) -> 
 class _Search:
     """What is known of the candidates so far, sample by sample."""
 
-    def __init__(self, measurer: Measurer, samples: Sequence[Sample], candidates: Candidates, risk: str) -> None:
-        self._measurer, self._samples, self._candidates, self._risk = measurer, samples, candidates, risk
+    def __init__(
+        self, measurer: Measurer, samples: Sequence[Sample], candidates: Candidates, risk: str, tolerance: float
+    ) -> None:
+        self._measurer, self._samples, self._candidates = measurer, samples, candidates
+        self._risk, self._tolerance = risk, tolerance
         segments = candidates.segments
         measurer.measure("drift", dict.fromkeys(samples, segments))
         self._ends = np.array([segment.end for segment in segments])
@@ -128,6 +139,11 @@ class _Search:
         """Return every error, shape (samples, N): measured or estimated."""
         return estimate_errors(self._drifts, self.errors, self._ends)
 
+    def forwards(self) -> int:
+        """Return what all measurements cost in one uninterrupted run, in forwards of one row."""
+        steps = self._candidates.num_steps
+        return len(self._samples) * steps + int((np.isfinite(self.errors) * (steps - self._ends)).sum())
+
     def measure_anchors(self) -> None:
         """Measure one segment at each of a few ends."""
         steps, span = self._candidates.num_steps, min(_ANCHOR_SPAN, self._candidates.max_span)
@@ -136,17 +152,21 @@ class _Search:
         found = [slots[:, end - span, end].max() for end in ends if end >= span]
         self.measure([int(slot) for slot in found if slot >= 0])
 
-    def pending(self, budgets: Sequence[int], confirm: float) -> list[int]:
-        """Return the worst edges on the best paths that were not measured yet."""
-        weights = risk_measure(self._risk, self.estimates())
-        paths = solve_with_history(self._candidates.weights(weights))
+    def pending(self, budgets: Sequence[int]) -> list[int]:
+        """Return the worst edges that were not measured yet on the best paths."""
+        weights, paths = self._best()
         wanted: dict[int, None] = {}
         for budget in budgets:
-            edges = sorted(self._candidates.on_path(paths[budget], weights), key=lambda at: -weights[at])
-            enough = confirm * weights[edges[0]] if edges else 0.0
-            open_ = [at for at in edges if np.isnan(self.errors[0, at]) and weights[at] >= enough]
-            wanted.update(dict.fromkeys(open_[:_AT_ONCE]))
+            if not paths[budget].is_certain:
+                worst_first = sorted(paths[budget].segments, key=lambda at: -weights[at])
+                unmeasured = [at for at in worst_first if np.isnan(self.errors[0, at])]
+                wanted.update(dict.fromkeys(unmeasured[:_AT_ONCE]))
         return list(wanted)
+
+    def _best(self) -> tuple[NDArray[np.float64], dict[int, BestPath]]:
+        """Return the weight of every segment, and the best paths."""
+        weights = risk_measure(self._risk, self.estimates())
+        return weights, best_paths(self._candidates, weights, np.isfinite(self.errors).all(axis=0), self._tolerance)
 
     def measure(self, chosen: Sequence[int], samples: int | None = None) -> None:
         """Measure the chosen segments on every sample, or on the first few."""
@@ -159,11 +179,8 @@ class _Search:
     def check(self, count: int, budgets: Sequence[int]) -> dict[str, float]:
         """Measure segments that no path took, and return how far their estimates were off."""
         estimates = self.estimates()[0]
-        weights = risk_measure(self._risk, self.estimates())
-        paths = solve_with_history(self._candidates.weights(weights))
-        worst = max(
-            weights[self._candidates.on_path(paths[at], weights)].max(initial=0) for at in budgets if at in paths
-        )
+        weights, paths = self._best()
+        worst = max(weights[list(paths[budget].segments)].max(initial=0) for budget in budgets)
         near = np.flatnonzero(np.isnan(self.errors[0]) & (estimates <= 2 * worst))
         chosen = np.random.default_rng(0).permutation(near)[:count].tolist()
         if not chosen:

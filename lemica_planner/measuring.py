@@ -30,7 +30,9 @@ class Task(NamedTuple):
 
 
 class Runner(Protocol):
-    """Runs tasks somewhere, in any order."""
+    """Runs tasks somewhere, in any order; `opened` is called whenever a trajectory has run."""
+
+    opened: Callable[[], None]
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """Yield each task with what its session returned."""
@@ -61,14 +63,12 @@ class LocalRunner:
     replayer : Replayer
     keep : int
         Trajectories held at once; one that was dropped is run again when it is needed.
-    opened : callable
-        Called whenever a trajectory has run.
     """
 
-    def __init__(self, replayer: Replayer, *, keep: int, opened: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, replayer: Replayer, *, keep: int) -> None:
+        self.opened: Callable[[], None] = lambda: None
         self._replayer = replayer
         self._keep = keep
-        self._opened = opened
         self._sessions: dict[Sample, ReplaySession] = {}
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
@@ -101,7 +101,7 @@ class LocalRunner:
             while len(self._sessions) >= self._keep:
                 self._sessions.pop(next(iter(self._sessions))).close()
             self._sessions[sample] = self._replayer.open(sample)
-            self._opened()
+            self.opened()
         return self._sessions[sample]
 
 
@@ -160,6 +160,7 @@ class Measurer:
     """
 
     def __init__(self, runner: Runner, journal: Journal, meter: Meter) -> None:
+        runner.opened = meter.opened
         self._runner = runner
         self._journal = journal
         self._meter = meter

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from lemica_planner.atomic import atomic_write
 from lemica_planner.candidates import Candidates
+from lemica_planner.certain_paths import best_paths
 from lemica_planner.errors import InvalidGraphError, PlannerError
 from lemica_planner.graph import ErrorGraph
-from lemica_planner.history_solver import solve_with_history
 from lemica_planner.plan_entry import PlanEntry
 from lemica_planner.provenance import Provenance, Sample
 from lemica_planner.replayer import OperatorFacts
@@ -41,16 +41,23 @@ class OperatorGraph:
         Which are measured.
     risk : str
         How errors become weights; see `lemica_planner.risk.risk_measure`.
+    tolerance : float
+        How far behind the best path by estimates a path may be that is all measured; see
+        `lemica_planner.certain_paths.best_paths`.
     provenance : Provenance
     samples : tuple of Sample
+    refined : mapping of int to PlanEntry
+        By budget, paths that replace the minimax path because their true outcome is better.
     """
 
     candidates: Candidates
     sample_errors: NDArray[np.float64]
     measured: NDArray[np.bool_]
     risk: str
+    tolerance: float
     provenance: Provenance
     samples: tuple[Sample, ...]
+    refined: Mapping[int, PlanEntry] = field(default_factory=dict)
 
     @property
     def num_steps(self) -> int:
@@ -67,10 +74,11 @@ class OperatorGraph:
         return risk_measure(self.risk, self.sample_errors)
 
     def entries(self) -> dict[int, PlanEntry]:
-        """Return the minimax path of every feasible budget, with its operators."""
+        """Return the minimax path of every feasible budget, with its operators, or the refined one."""
         weights = self.weights()
-        paths = solve_with_history(self.candidates.weights(weights))
-        return {budget: self.entry(steps, weights) for budget, steps in paths.items()}
+        paths = best_paths(self.candidates, weights, self.measured.all(axis=0), self.tolerance)
+        entries = {budget: self._entry(path.steps, path.segments, weights) for budget, path in paths.items()}
+        return entries | dict(self.refined)
 
     def to_error_graph(self) -> ErrorGraph:
         """Return the plain graph in which every edge has its best operator and history: a lower bound of each edge."""
@@ -79,7 +87,10 @@ class OperatorGraph:
 
     def entry(self, steps: Sequence[int], weights: NDArray[np.float64]) -> PlanEntry:
         """Return the entry of any path of allowed edges, each with its best operator by `weights`, shape (N,)."""
-        chosen = {self.candidates.segments[at].start: at for at in self.candidates.on_path(steps, weights)}
+        return self._entry(steps, self.candidates.on_path(steps, weights), weights)
+
+    def _entry(self, steps: Sequence[int], segments: Sequence[int], weights: NDArray[np.float64]) -> PlanEntry:
+        chosen = {self.candidates.segments[at].start: at for at in segments}
         first = next(iter(self.candidates.operators))
         operators: list[str] = []
         errors: list[float] = []
@@ -99,8 +110,10 @@ class OperatorGraph:
             "max_span": known.max_span,
             "operators": {name: list(facts) for name, facts in known.operators.items()},
             "risk": self.risk,
+            "tolerance": self.tolerance,
             "provenance": self.provenance.to_dict(),
             "samples": [list(sample) for sample in self.samples],
+            "refined": [entry.to_dict() for entry in self.refined.values()],
         }
         arrays: dict[str, Any] = {f"gram_{source}": gram for source, gram in known.grams.items()}
         arrays |= {"sample_errors": self.sample_errors, "measured": self.measured}
@@ -124,7 +137,11 @@ class OperatorGraph:
             candidates = Candidates(known["num_steps"], known["max_span"], operators, grams)
             provenance = Provenance.from_dict(known["provenance"])
             samples = tuple(Sample(*sample) for sample in known["samples"])
-            graph = cls(candidates, arrays["sample_errors"], arrays["measured"], known["risk"], provenance, samples)
+            entries = [PlanEntry.from_dict(entry, "refined") for entry in known["refined"]]
+            refined = {entry.budget: entry for entry in entries}
+            errors, measured = arrays["sample_errors"], arrays["measured"]
+            options = (known["risk"], known["tolerance"])
+            graph = cls(candidates, errors, measured, *options, provenance, samples, refined)
         except (PlannerError, ValueError, KeyError, TypeError) as exc:
             raise InvalidGraphError(f"{path} is no operator graph of version {_FILE_VERSION}: {exc}") from exc
         if graph.sample_errors.shape != (len(samples), len(candidates.segments)):

@@ -3,8 +3,9 @@ import pytest
 
 from lemica_planner import CalibrationError, InfeasibleBudgetError, Sample, solve_all
 from lemica_planner.calibrate import calibrate
+from lemica_planner.certain_paths import best_paths
+from lemica_planner.graph_file import load_graph
 from lemica_planner.lazy import calibrate_lazily
-from lemica_planner.operator_graph import OperatorGraph
 from tests.planner.toy_replayer import ToyReplayer
 
 SAMPLES = [Sample("a red cube", 0), Sample("a blue cube", 1)]
@@ -25,7 +26,7 @@ def run(journal, replayer=None, **options):
 
 def exhaustive(journal, operators):
     """Return the graph in which everything is measured: every budget's path over and over until none is new."""
-    return run(journal, operators=operators, budgets=range(5, STEPS + 1), checks=10**6)
+    return run(journal, operators=operators, budgets=range(5, STEPS + 1), checks=10**6, tolerance=0)
 
 
 def test_it_finds_the_plans_of_the_naive_graph(journal, tmp_path):
@@ -35,12 +36,13 @@ def test_it_finds_the_plans_of_the_naive_graph(journal, tmp_path):
         assert entries[budget].predicted_error == pytest.approx(truth[budget].worst, rel=0.02)
 
 
-def test_every_edge_on_the_wanted_paths_is_measured(journal):
-    graph = run(journal, operators=ALL)
-    weights = graph.weights()
+@pytest.mark.parametrize("tolerance", [0, 0.02, 0.5])
+def test_every_edge_on_the_wanted_paths_is_measured(journal, tolerance):
+    graph = run(journal, operators=ALL, tolerance=tolerance)
+    paths = best_paths(graph.candidates, graph.weights(), graph.measured.all(axis=0), tolerance)
     for budget in BUDGETS:
-        on_path = graph.candidates.on_path(graph.entries()[budget].steps, weights)
-        assert graph.measured[:, on_path].all()
+        assert graph.measured[:, list(paths[budget].segments)].all()
+        assert graph.entries()[budget].steps == paths[budget].steps
 
 
 def test_it_costs_a_fraction(journal, tmp_path):
@@ -50,11 +52,11 @@ def test_it_costs_a_fraction(journal, tmp_path):
     assert lazy.model.forwards < 0.4 * naive.model.forwards
 
 
-def test_confirming_the_worst_edges_only_costs_less(journal, tmp_path):
-    every, worst = ToyReplayer(STEPS), ToyReplayer(STEPS)
-    run(journal, every, checks=0)
-    run(tmp_path / "worst", worst, checks=0, confirm=0.9)
-    assert worst.model.forwards < every.model.forwards
+def test_tolerance_costs_less(journal, tmp_path):
+    exact, near = ToyReplayer(STEPS), ToyReplayer(STEPS)
+    run(journal, exact, checks=0, tolerance=0)
+    run(tmp_path / "near", near, checks=0, tolerance=0.1)
+    assert near.model.forwards < exact.model.forwards
 
 
 def test_more_operators_never_predict_a_worse_plan(journal, tmp_path):
@@ -93,10 +95,20 @@ def test_an_interrupted_run_goes_on_to_the_same_graph(journal, tmp_path):
 def test_it_survives_a_file(journal, tmp_path):
     graph = run(journal, operators=ALL)
     graph.save(tmp_path / "graph.npz")
-    with np.load(tmp_path / "graph.npz") as file:
-        again = OperatorGraph.from_arrays(dict(file.items()), "graph.npz")
+    again = load_graph(tmp_path / "graph.npz")
     assert again.entries() == graph.entries()
     assert (again.provenance, again.samples) == (graph.provenance, graph.samples)
+
+
+def test_refined_paths_are_in_the_plan_and_in_the_file(journal, tmp_path):
+    graph = run(journal, operators=ALL, refine=8)
+    plain = run(journal, operators=ALL)
+    assert set(graph.refined) == set(BUDGETS)
+    graph.save(tmp_path / "graph.npz")
+    again = load_graph(tmp_path / "graph.npz")
+    assert again.entries() == graph.entries()
+    assert all(again.entries()[budget].outcome > 0 for budget in BUDGETS)
+    assert all(entry == plain.entries()[budget] for budget, entry in again.entries().items() if budget not in BUDGETS)
 
 
 def test_checks_tell_how_far_off_the_estimates_are(journal):

@@ -130,7 +130,7 @@ def replayers(monkeypatch):
         EntryPoint("gone", "no_such_package:open_replayer", "lemica_planner.replayers"),
         EntryPoint("broken", "tests.planner.toy_replayer:open_broken", "lemica_planner.replayers"),
     ]
-    monkeypatch.setattr("lemica_planner.cli.metadata.entry_points", lambda group: points)
+    monkeypatch.setattr("lemica_planner.installed.metadata.entry_points", lambda group: points)
     monkeypatch.setattr(toy_replayer, "OPENED", [])
     return toy_replayer.OPENED
 

@@ -249,7 +249,7 @@ def test_bad_sources_are_one_line():
 
 def test_calibrate_measures_what_prompts_prints(tmp_path, monkeypatch):
     toy = EntryPoint("toy", "tests.planner.toy_replayer:open_toy", "lemica_planner.replayers")
-    monkeypatch.setattr("lemica_planner.cli.metadata.entry_points", lambda group: [toy])
+    monkeypatch.setattr("lemica_planner.installed.metadata.entry_points", lambda group: [toy])
     drawing = (SOURCES / "compbench", "--sample", 3, "--sample-seed", 1)
     graph = tmp_path / "graph.npz"
     options = ("--method", "naive", "--seeds", 2, "--max-span", 3, "--replayer", "toy", "-o", graph)

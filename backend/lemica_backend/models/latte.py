@@ -40,7 +40,7 @@ class LatteModel:
     """
 
     def __init__(self, folder: Path, *, dtype: torch.dtype, device: str) -> None:
-        pipeline = LattePipeline.from_pretrained(folder, dtype=dtype, local_files_only=True)
+        pipeline = LattePipeline.from_pretrained(folder, dtype=dtype, local_files_only=True, low_cpu_mem_usage=False)
         self._pipeline = pipeline.to(device)
         self._net = pipeline.transformer.eval()
         self._device = torch.device(device)

@@ -1,0 +1,110 @@
+"""Compare plans by what they change in the final latents, on prompts that none of them was calibrated on.
+
+``python -m benchmarks.bench_outcomes MODEL_DIR NAME=GRAPH ... --prompts FILE --budgets 10-30``: every prompt runs in
+full once and with every plan at every budget. Printed are means over the prompts with 95 % bootstrap intervals, and
+ratios to the first plan. The last line is the same as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from tqdm import tqdm
+
+from demo.measure import read_prompts
+from lemica_backend.replay import open_replayer
+from lemica_planner import CachePlan, PlanEntry, Sample
+from lemica_planner.graph_file import load_graph
+
+FIRST_SEED = 500_000
+ROWS_AT_ONCE = 8
+
+
+def read_plans(sources: Sequence[str], budgets: Sequence[int]) -> dict[tuple[str, int], PlanEntry]:
+    """Return every plan's entry at every budget, with its operator stated."""
+    entries = {}
+    for source in sources:
+        name, _, path = source.partition("=")
+        plan = CachePlan.from_graph(load_graph(path))
+        for budget in budgets:
+            entry = plan.resolve(budget)
+            operators = entry.operators or (plan.provenance.operator,) * (budget - 1)
+            entries[name, budget] = PlanEntry(entry.steps, entry.errors, operators, entry.weights)
+    return entries
+
+
+def parse_range(text: str) -> list[int]:
+    """Read ``10-30`` or ``10,17,25``."""
+    first, dash, last = text.partition("-")
+    return list(range(int(first), int(last) + 1)) if dash else [int(part) for part in text.split(",")]
+
+
+def bootstrap(values: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean, 2000 draws."""
+    picks = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
+    low, high = np.quantile(values[picks].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _rows(names: Sequence[str], budgets: Sequence[int], errors: Mapping[Any, NDArray[Any]]) -> Iterator[dict[str, Any]]:
+    for budget in budgets:
+        base = errors[names[0], budget]
+        for name in names:
+            mine = errors[name, budget]
+            ratio = float(mine.mean() / base.mean())
+            yield {
+                "budget": budget,
+                "plan": name,
+                "error": float(mine.mean()),
+                "interval": bootstrap(mine),
+                "ratio": ratio,
+            }
+
+
+def _show(rows: Sequence[Mapping[str, Any]]) -> None:
+    table = Table("budget", "plan", "error", "95 %", "ratio")
+    for row in rows:
+        low, high = row["interval"]
+        table.add_row(
+            str(row["budget"]), row["plan"], f"{row['error']:.4g}", f"{low:.4g}-{high:.4g}", f"{row['ratio']:.3f}"
+        )
+    Console().print(table)
+
+
+def main(
+    model_dir: Annotated[Path, typer.Argument(help="The model's folder, with config.pbtxt.")],
+    plans: Annotated[list[str], typer.Argument(help="NAME=GRAPH.npz; the first is what the others are compared with.")],
+    *,
+    prompts: Annotated[Path, typer.Option(help="One held-out prompt a line.")],
+    budgets: Annotated[str, typer.Option(help="Such as 10-30, or 10,17,25.")] = "10-30",
+    count: Annotated[int | None, typer.Option(help="Only the first prompts.")] = None,
+) -> None:
+    """Print the comparison as a table, then as one line of JSON."""
+    wanted = parse_range(budgets)
+    entries = read_plans(plans, wanted)
+    replayer = open_replayer(model_dir)
+    outcomes: list[list[float]] = []
+    for number, prompt in enumerate(tqdm(read_prompts(prompts)[:count])):
+        session = replayer.open(Sample(prompt, FIRST_SEED + number))
+        paths = list(entries.values())
+        parts = [session.outcomes(paths[at : at + ROWS_AT_ONCE]) for at in range(0, len(paths), ROWS_AT_ONCE)]
+        outcomes.append(np.concatenate(parts).tolist())
+        session.close()
+    errors = {key: np.array(outcomes)[:, place] for place, key in enumerate(entries)}
+    names = list(dict.fromkeys(name for name, _ in entries))
+    rows = list(_rows(names, wanted, errors))
+    _show(rows)
+    mean = {name: float(np.mean([row["ratio"] for row in rows if row["plan"] == name])) for name in names}
+    print(json.dumps({"prompts": len(outcomes), "first_seed": FIRST_SEED, "mean_ratio": mean, "rows": rows}))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,132 @@
+"""The command ``lemica-planner calibrate``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lemica_planner.calibrate import calibrate
+from lemica_planner.errors import CalibrationError, PlanFormatError
+from lemica_planner.graph import ErrorGraph
+from lemica_planner.installed import open_replayer
+from lemica_planner.lazy import calibrate_lazily
+from lemica_planner.measuring import Runner
+from lemica_planner.operator_graph import OperatorGraph
+from lemica_planner.plan import default_names
+from lemica_planner.prompt_sets import SOURCES, load_prompts
+from lemica_planner.provenance import Sample
+from lemica_planner.replayer import Replayer
+from lemica_planner.tables import describe_graph
+from lemica_planner.terminal import console, interruptible, one_line_errors, progress_bar
+
+__all__ = ["SampleOption", "SampleSeedOption", "calibrate_command"]
+
+SampleOption = Annotated[
+    int | None, typer.Option(min=1, help="Draw this many prompts, an equal share of each category. By default all.")
+]
+SampleSeedOption = Annotated[int, typer.Option(min=0, help="Seed of the draw, and of paper:FOLDER.")]
+
+
+class Method(StrEnum):
+    """How `calibrate` measures."""
+
+    NAIVE = "naive"
+    LAZY = "lazy"
+
+
+def calibrate_command(
+    *,
+    model_dir: Annotated[Path, typer.Argument(help="Model folder: the one with config.pbtxt.")],
+    prompts: Annotated[str, typer.Option(help=f"Where the prompts come from: {SOURCES}.")],
+    sample: SampleOption = None,
+    sample_seed: SampleSeedOption = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0..N-1 for each prompt.")] = 1,
+    max_span: Annotated[
+        int, typer.Option(min=2, help="Longest edge j-i. More allows smaller budgets and takes longer.")
+    ] = 8,
+    method: Annotated[
+        Method, typer.Option(help="naive measures every edge; lazy only those that decide which steps are best.")
+    ] = Method.LAZY,
+    operators: Annotated[
+        str, typer.Option(help="What may fill in skipped steps, separated by commas; naive takes one.")
+    ] = "residual",
+    budgets: Annotated[
+        str | None, typer.Option(help="lazy: budgets to be sure of, such as 25,17,10; by default 1/2, 1/3, 1/5 of T.")
+    ] = None,
+    risk: Annotated[
+        str, typer.Option(help="lazy: how samples become a weight: mean, quantile:Q, cvar:Q, mean+K.")
+    ] = "mean",
+    refine: Annotated[
+        int, typer.Option(min=0, help="lazy: whole paths to try for each of BUDGETS, for a better true outcome.")
+    ] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Run on this many Ray workers; 0 runs in this process.", show_default=False)
+    ] = 0,
+    ray: Annotated[str | None, typer.Option(help="Address of a running Ray cluster; by default this machine.")] = None,
+    worker_gpus: Annotated[float, typer.Option(min=0, help="GPUs that each worker needs.")] = 0,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the graph goes.")] = Path("graph.npz"),
+    journal: Annotated[Path | None, typer.Option(help="Finished work; by default OUTPUT.journal.jsonl.")] = None,
+    replayer: Annotated[str, typer.Option(help="Which installed replayer runs the model.")] = "lemica",
+) -> None:
+    """Measure what each reuse costs; interrupted, the same command goes on where it stopped."""
+    with one_line_errors():
+        chosen = load_prompts(prompts, sample=sample, seed=sample_seed)
+        samples = [Sample(prompt.text, seed) for prompt in chosen for seed in range(seeds)]
+        record = journal or output.with_name(output.name + ".journal.jsonl")
+        opened = open_replayer(replayer, model_dir)
+        _require_folder(output)
+        lazily = {"operators": _names(operators), "risk": risk, "refine": refine}
+        lazily["budgets"] = _budgets(budgets, opened.provenance().num_inference_steps)
+        runner = _runner(partial(open_replayer, replayer, model_dir), samples, workers, ray, worker_gpus)
+        with progress_bar("forward") as progress, interruptible(record):
+            common = {"max_span": max_span, "journal": record, "progress": progress, "runner": runner}
+            graph = _run(method, opened, samples, common, lazily)
+        graph.save(output)
+        console.print(f"{describe_graph(graph)}: {output}", soft_wrap=True)
+
+
+def _run(
+    method: Method, opened: Replayer, samples: list[Sample], common: dict[str, Any], lazily: dict[str, Any]
+) -> ErrorGraph | OperatorGraph:
+    if method is Method.LAZY:
+        return calibrate_lazily(opened, samples, **common, **lazily)
+    if len(lazily["operators"]) > 1 or lazily["refine"]:
+        raise CalibrationError("--method naive takes one operator and no --refine; use --method lazy")
+    return calibrate(opened, samples, operator=lazily["operators"][0], **common)
+
+
+def _runner(
+    factory: partial[Replayer], samples: list[Sample], workers: int, address: str | None, gpus: float
+) -> Runner | None:
+    if not workers and address is None:
+        return None
+    try:
+        from lemica_planner.ray_runner import RayRunner  # noqa: PLC0415 - only who asks for workers needs Ray
+    except ImportError as exc:
+        raise CalibrationError(f"workers need Ray: {exc}; install lemica[ray]") from exc
+    resources = {"num_cpus": 1, "num_gpus": gpus}
+    return RayRunner(factory, samples, workers=workers or len(samples), address=address, resources=resources)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _budgets(text: str | None, num_steps: int) -> list[int]:
+    """Read ``25,17,10``; by default the budgets that get names."""
+    if text is None:
+        return list(default_names(num_steps, range(2, num_steps + 1)).values())
+    parts = _names(text)
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise PlanFormatError(f"budgets must be numbers of steps, separated by commas; got {text!r}")
+    return [int(part) for part in parts]
+
+
+def _require_folder(output: Path) -> None:
+    """Refuse before the long work what would fail after it."""
+    if not output.resolve().parent.is_dir():
+        raise CalibrationError(f"the folder of {output} does not exist; create it, or give another path")
