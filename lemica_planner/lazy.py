@@ -2,9 +2,9 @@
 
 1. The full trajectory of every sample: T forwards.
 2. The drift of every segment, which needs no forward, and the true error of a few, spread over the steps: together
-   they estimate every error (`lemica_planner.gains`).
-3. Solve; measure the worst edges on the best paths that were only estimated; solve again, until every edge on the
-   best path of every wanted budget is measured.
+   they estimate every error, and how far off that may be (`lemica_planner.gains`).
+3. Solve, once as if every doubtful edge were better than estimated and once as estimated; measure the most doubtful
+   of the large edges on these paths; solve again, until none of them could change the worst edge by much.
 4. A few segments that no path took are measured as well: they tell how far off the estimates are.
 """
 
@@ -15,13 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lemica_planner.calibrate import calibrated
 from lemica_planner.candidates import Candidates
-from lemica_planner.certain_paths import BestPath, best_paths
 from lemica_planner.errors import CalibrationError, InfeasibleBudgetError
-from lemica_planner.gains import estimate_errors
+from lemica_planner.gains import Estimates, GainModel
+from lemica_planner.history_solver import solve_with_history
 from lemica_planner.journal import Journal
 from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback, Runner
 from lemica_planner.operator_graph import OperatorGraph
@@ -32,9 +31,10 @@ from lemica_planner.risk import risk_measure
 
 __all__ = ["calibrate_lazily"]
 
-_ANCHORS = 8  # ends, spread over the steps, whose gain is measured first
+_ANCHORS = (0.16, 0.32, 0.52, 0.76)  # ends, in shares of the steps, whose gain is measured first
 _ANCHOR_SPAN = 4
-_AT_ONCE = 2  # edges of a path that are measured before it is solved again
+_HOPE = 0.7  # standard deviations by which a doubtful edge may be better than its estimate
+_FEAR = 1.0  # and worse
 
 
 def calibrate_lazily(
@@ -46,7 +46,7 @@ def calibrate_lazily(
     journal: Path,
     operators: Sequence[str] = ("residual",),
     risk: str = "mean",
-    tolerance: float = 0.02,
+    confirm: float = 0.9,
     checks: int = 8,
     refine: int = 0,
     progress: ProgressCallback | None = None,
@@ -64,9 +64,9 @@ def calibrate_lazily(
         Those to choose from, edge by edge.
     risk : str
         See `lemica_planner.risk.risk_measure`.
-    tolerance : float
-        Of each budget a path is taken whose edges are all measured and whose worst edge is at most ``1 + tolerance``
-        times that of the best path by estimates; 0 goes on until the best path itself is measured.
+    confirm : float
+        An edge stays estimated if even a standard deviation above its estimate it is below this share of its path's
+        worst edge; 0 measures every edge on the best paths.
     checks : int
         Segments off the paths to measure, of the first sample.
     refine : int
@@ -92,16 +92,16 @@ def calibrate_lazily(
     with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
         grams = measurer.grams(samples)
         candidates = Candidates(provenance.num_inference_steps, max_span, chosen, grams)
-        search = _Search(measurer, samples, candidates, risk, tolerance)
+        search = _Search(measurer, samples, candidates, risk)
         search.measure_anchors()
-        while pending := search.pending(budgets):
+        while pending := search.pending(budgets, confirm):
             search.measure(pending)
         off = search.check(checks, budgets)
-        errors, measured = search.estimates(), np.isfinite(search.errors)
+        errors, measured = search.estimates().errors, np.isfinite(search.errors)
         facts = {"risk": risk, "forwards": search.forwards(), "check": off}
         stated = calibrated(replace(provenance, operator="+".join(operators)), samples, max_span)
         stated = replace(stated, calibration={**stated.calibration, **facts})
-        graph = OperatorGraph(candidates, errors, measured, risk, tolerance, stated, tuple(samples))
+        graph = OperatorGraph(candidates, errors, measured, risk, stated, tuple(samples))
         refiner = Refiner(graph, measurer, evaluations=refine)
         return replace(graph, refined={at: refiner.refine(at) for at in budgets} if refine else {})
 
@@ -124,20 +124,18 @@ def _require_feasible(num_steps: int, max_span: int, budgets: Sequence[int]) -> 
 class _Search:
     """What is known of the candidates so far, sample by sample."""
 
-    def __init__(
-        self, measurer: Measurer, samples: Sequence[Sample], candidates: Candidates, risk: str, tolerance: float
-    ) -> None:
-        self._measurer, self._samples, self._candidates = measurer, samples, candidates
-        self._risk, self._tolerance = risk, tolerance
+    def __init__(self, measurer: Measurer, samples: Sequence[Sample], candidates: Candidates, risk: str) -> None:
+        self._measurer, self._samples, self._candidates, self._risk = measurer, samples, candidates, risk
         segments = candidates.segments
         measurer.measure("drift", dict.fromkeys(samples, segments))
+        drifts = np.array([[measurer.value(each, "drift", one) for one in segments] for each in samples])
+        self._gains = GainModel(segments, candidates.num_steps, drifts)
         self._ends = np.array([segment.end for segment in segments])
-        self._drifts = np.array([[measurer.value(each, "drift", one) for one in segments] for each in samples])
-        self.errors = np.full(self._drifts.shape, np.nan)
+        self.errors = np.full(drifts.shape, np.nan)
 
-    def estimates(self) -> NDArray[np.float64]:
-        """Return every error, shape (samples, N): measured or estimated."""
-        return estimate_errors(self._drifts, self.errors, self._ends)
+    def estimates(self) -> Estimates:
+        """Return every error: measured or estimated."""
+        return self._gains.estimate(self.errors)
 
     def forwards(self) -> int:
         """Return what all measurements cost in one uninterrupted run, in forwards of one row."""
@@ -146,27 +144,25 @@ class _Search:
 
     def measure_anchors(self) -> None:
         """Measure one segment at each of a few ends."""
-        steps, span = self._candidates.num_steps, min(_ANCHOR_SPAN, self._candidates.max_span)
-        ends = np.unique(np.linspace(min(span, steps - 1), steps - 1, _ANCHORS).round().astype(int))
-        slots = self._candidates.slots[0]
-        found = [slots[:, end - span, end].max() for end in ends if end >= span]
-        self.measure([int(slot) for slot in found if slot >= 0])
+        steps = self._candidates.num_steps
+        span = min(_ANCHOR_SPAN, self._candidates.max_span, steps - 1)
+        ends = {max(span, round(share * steps)) for share in _ANCHORS}
+        self.measure([int(self._candidates.slots[0, :, end - span, end].max()) for end in sorted(ends)])
 
-    def pending(self, budgets: Sequence[int]) -> list[int]:
-        """Return the worst edges that were not measured yet on the best paths."""
-        weights, paths = self._best()
+    def pending(self, budgets: Sequence[int], confirm: float) -> list[int]:
+        """Return the edges on the best paths that most need to be measured, one for each path."""
+        known = self.estimates()
+        weights = risk_measure(self._risk, known.errors)
+        highest = weights * np.exp(_FEAR * known.deviations)
         wanted: dict[int, None] = {}
-        for budget in budgets:
-            if not paths[budget].is_certain:
-                worst_first = sorted(paths[budget].segments, key=lambda at: -weights[at])
-                unmeasured = [at for at in worst_first if np.isnan(self.errors[0, at])]
-                wanted.update(dict.fromkeys(unmeasured[:_AT_ONCE]))
+        for lowest in (weights * np.exp(-_HOPE * known.deviations), weights):
+            paths = solve_with_history(self._candidates.weights(lowest))
+            for budget in budgets:
+                segments = np.array(self._candidates.on_path(paths[budget], lowest), np.intp)
+                doubtful = segments[known.deviations[segments] > 0]
+                large = doubtful[highest[doubtful] >= confirm * lowest[segments].max(initial=0)]
+                wanted.update(dict.fromkeys(large[np.argsort(-highest[large], kind="stable")][:1].tolist()))
         return list(wanted)
-
-    def _best(self) -> tuple[NDArray[np.float64], dict[int, BestPath]]:
-        """Return the weight of every segment, and the best paths."""
-        weights = risk_measure(self._risk, self.estimates())
-        return weights, best_paths(self._candidates, weights, np.isfinite(self.errors).all(axis=0), self._tolerance)
 
     def measure(self, chosen: Sequence[int], samples: int | None = None) -> None:
         """Measure the chosen segments on every sample, or on the first few."""
@@ -178,9 +174,10 @@ class _Search:
 
     def check(self, count: int, budgets: Sequence[int]) -> dict[str, float]:
         """Measure segments that no path took, and return how far their estimates were off."""
-        estimates = self.estimates()[0]
-        weights, paths = self._best()
-        worst = max(weights[list(paths[budget].segments)].max(initial=0) for budget in budgets)
+        estimates = self.estimates().errors[0]
+        weights = risk_measure(self._risk, self.estimates().errors)
+        paths = solve_with_history(self._candidates.weights(weights))
+        worst = max(weights[self._candidates.on_path(paths[budget], weights)].max(initial=0) for budget in budgets)
         near = np.flatnonzero(np.isnan(self.errors[0]) & (estimates <= 2 * worst))
         chosen = np.random.default_rng(0).permutation(near)[:count].tolist()
         if not chosen:

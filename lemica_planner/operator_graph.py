@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from lemica_planner.atomic import atomic_write
 from lemica_planner.candidates import Candidates
-from lemica_planner.certain_paths import best_paths
 from lemica_planner.errors import InvalidGraphError, PlannerError
 from lemica_planner.graph import ErrorGraph
+from lemica_planner.history_solver import solve_with_history
 from lemica_planner.plan_entry import PlanEntry
 from lemica_planner.provenance import Provenance, Sample
 from lemica_planner.replayer import OperatorFacts
@@ -41,9 +41,6 @@ class OperatorGraph:
         Which are measured.
     risk : str
         How errors become weights; see `lemica_planner.risk.risk_measure`.
-    tolerance : float
-        How far behind the best path by estimates a path may be that is all measured; see
-        `lemica_planner.certain_paths.best_paths`.
     provenance : Provenance
     samples : tuple of Sample
     refined : mapping of int to PlanEntry
@@ -54,7 +51,6 @@ class OperatorGraph:
     sample_errors: NDArray[np.float64]
     measured: NDArray[np.bool_]
     risk: str
-    tolerance: float
     provenance: Provenance
     samples: tuple[Sample, ...]
     refined: Mapping[int, PlanEntry] = field(default_factory=dict)
@@ -76,9 +72,8 @@ class OperatorGraph:
     def entries(self) -> dict[int, PlanEntry]:
         """Return the minimax path of every feasible budget, with its operators, or the refined one."""
         weights = self.weights()
-        paths = best_paths(self.candidates, weights, self.measured.all(axis=0), self.tolerance)
-        entries = {budget: self._entry(path.steps, path.segments, weights) for budget, path in paths.items()}
-        return entries | dict(self.refined)
+        paths = solve_with_history(self.candidates.weights(weights))
+        return {budget: self.entry(steps, weights) for budget, steps in paths.items()} | dict(self.refined)
 
     def to_error_graph(self) -> ErrorGraph:
         """Return the plain graph in which every edge has its best operator and history: a lower bound of each edge."""
@@ -87,10 +82,7 @@ class OperatorGraph:
 
     def entry(self, steps: Sequence[int], weights: NDArray[np.float64]) -> PlanEntry:
         """Return the entry of any path of allowed edges, each with its best operator by `weights`, shape (N,)."""
-        return self._entry(steps, self.candidates.on_path(steps, weights), weights)
-
-    def _entry(self, steps: Sequence[int], segments: Sequence[int], weights: NDArray[np.float64]) -> PlanEntry:
-        chosen = {self.candidates.segments[at].start: at for at in segments}
+        chosen = {self.candidates.segments[at].start: at for at in self.candidates.on_path(steps, weights)}
         first = next(iter(self.candidates.operators))
         operators: list[str] = []
         errors: list[float] = []
@@ -110,7 +102,6 @@ class OperatorGraph:
             "max_span": known.max_span,
             "operators": {name: list(facts) for name, facts in known.operators.items()},
             "risk": self.risk,
-            "tolerance": self.tolerance,
             "provenance": self.provenance.to_dict(),
             "samples": [list(sample) for sample in self.samples],
             "refined": [entry.to_dict() for entry in self.refined.values()],
@@ -140,8 +131,7 @@ class OperatorGraph:
             entries = [PlanEntry.from_dict(entry, "refined") for entry in known["refined"]]
             refined = {entry.budget: entry for entry in entries}
             errors, measured = arrays["sample_errors"], arrays["measured"]
-            options = (known["risk"], known["tolerance"])
-            graph = cls(candidates, errors, measured, *options, provenance, samples, refined)
+            graph = cls(candidates, errors, measured, known["risk"], provenance, samples, refined)
         except (PlannerError, ValueError, KeyError, TypeError) as exc:
             raise InvalidGraphError(f"{path} is no operator graph of version {_FILE_VERSION}: {exc}") from exc
         if graph.sample_errors.shape != (len(samples), len(candidates.segments)):

@@ -3,7 +3,6 @@ import pytest
 
 from lemica_planner import CalibrationError, InfeasibleBudgetError, Sample, solve_all
 from lemica_planner.calibrate import calibrate
-from lemica_planner.certain_paths import best_paths
 from lemica_planner.graph_file import load_graph
 from lemica_planner.lazy import calibrate_lazily
 from tests.planner.toy_replayer import ToyReplayer
@@ -26,7 +25,7 @@ def run(journal, replayer=None, **options):
 
 def exhaustive(journal, operators):
     """Return the graph in which everything is measured: every budget's path over and over until none is new."""
-    return run(journal, operators=operators, budgets=range(5, STEPS + 1), checks=10**6, tolerance=0)
+    return run(journal, operators=operators, budgets=range(5, STEPS + 1), checks=10**6, confirm=0)
 
 
 def test_it_finds_the_plans_of_the_naive_graph(journal, tmp_path):
@@ -36,13 +35,20 @@ def test_it_finds_the_plans_of_the_naive_graph(journal, tmp_path):
         assert entries[budget].predicted_error == pytest.approx(truth[budget].worst, rel=0.02)
 
 
-@pytest.mark.parametrize("tolerance", [0, 0.02, 0.5])
-def test_every_edge_on_the_wanted_paths_is_measured(journal, tolerance):
-    graph = run(journal, operators=ALL, tolerance=tolerance)
-    paths = best_paths(graph.candidates, graph.weights(), graph.measured.all(axis=0), tolerance)
+def test_every_edge_on_the_wanted_paths_is_measured(journal):
+    graph = run(journal, operators=ALL, confirm=0)
+    weights = graph.weights()
     for budget in BUDGETS:
-        assert graph.measured[:, list(paths[budget].segments)].all()
-        assert graph.entries()[budget].steps == paths[budget].steps
+        on_path = graph.candidates.on_path(graph.entries()[budget].steps, weights)
+        assert graph.measured[:, on_path].all()
+
+
+def test_the_worst_edge_is_measured(journal):
+    graph = run(journal, operators=ALL)
+    weights = graph.weights()
+    for budget in BUDGETS:
+        on_path = graph.candidates.on_path(graph.entries()[budget].steps, weights)
+        assert graph.measured[:, max(on_path, key=lambda at: weights[at])].all()
 
 
 def test_it_costs_a_fraction(journal, tmp_path):
@@ -52,10 +58,10 @@ def test_it_costs_a_fraction(journal, tmp_path):
     assert lazy.model.forwards < 0.4 * naive.model.forwards
 
 
-def test_tolerance_costs_less(journal, tmp_path):
+def test_leaving_small_edges_estimated_costs_less(journal, tmp_path):
     exact, near = ToyReplayer(STEPS), ToyReplayer(STEPS)
-    run(journal, exact, checks=0, tolerance=0)
-    run(tmp_path / "near", near, checks=0, tolerance=0.1)
+    run(journal, exact, checks=0, confirm=0)
+    run(tmp_path / "near", near, checks=0)
     assert near.model.forwards < exact.model.forwards
 
 
