@@ -57,6 +57,9 @@ def calibrate_command(
     budgets: Annotated[
         str | None, typer.Option(help="lazy: budgets to be sure of, such as 25,17,10; by default 1/2, 1/3, 1/5 of T.")
     ] = None,
+    metric: Annotated[
+        str, typer.Option(help="What errors measure: latents_l1 (the paper's), latents_l2, or frames_l2.")
+    ] = "latents_l1",
     risk: Annotated[
         str, typer.Option(help="lazy: how samples become a weight: mean, quantile:Q, cvar:Q, mean+K.")
     ] = "mean",
@@ -77,11 +80,11 @@ def calibrate_command(
         chosen = load_prompts(prompts, sample=sample, seed=sample_seed)
         samples = [Sample(prompt.text, seed) for prompt in chosen for seed in range(seeds)]
         record = journal or output.with_name(output.name + ".journal.jsonl")
-        opened = open_replayer(replayer, model_dir)
+        opened = open_replayer(replayer, model_dir, metric)
         _require_folder(output)
         lazily = {"operators": _names(operators), "risk": risk, "refine": refine}
         lazily["budgets"] = _budgets(budgets, opened.provenance().num_inference_steps)
-        runner = _runner(partial(open_replayer, replayer, model_dir), samples, workers, ray, worker_gpus)
+        runner = _runner(partial(open_replayer, replayer, model_dir, metric), samples, workers, ray, worker_gpus)
         with progress_bar("forward") as progress, interruptible(record):
             common = {"max_span": max_span, "journal": record, "progress": progress, "runner": runner}
             graph = _run(method, opened, samples, common, lazily)

@@ -15,8 +15,8 @@ __all__ = ["open_replayer"]
 _GROUP = "lemica_planner.replayers"
 
 
-def open_replayer(name: str, model_dir: Path) -> Replayer:
-    """Import the replayer of that name, and only that one, and open the model with it.
+def open_replayer(name: str, model_dir: Path, metric: str) -> Replayer:
+    """Import the replayer of that name, and only that one, and open the model with it, to measure by `metric`.
 
     Raises
     ------
@@ -39,11 +39,11 @@ def open_replayer(name: str, model_dir: Path) -> Replayer:
         ) from exc
     if not model_dir.is_dir():
         raise CalibrationError(f"{model_dir} is no folder; give the model folder, the one with config.pbtxt")
-    return _opened(factory, name, model_dir)
+    return _opened(factory, name, model_dir, metric)
 
 
-def _opened(factory: Callable[[Path], Replayer], name: str, model_dir: Path) -> Replayer:
+def _opened(factory: Callable[[Path, str], Replayer], name: str, model_dir: Path, metric: str) -> Replayer:
     try:
-        return factory(model_dir)
+        return factory(model_dir, metric)
     except Exception as exc:  # whatever another package raises about the folder that the user named
         raise CalibrationError(f"the replayer {name!r} cannot open {model_dir}: {exc}") from exc

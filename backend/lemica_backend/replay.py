@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lemica_backend.config import ModelConfig, load_config
 from lemica_backend.denoise import denoise
+from lemica_backend.differences import final_difference, latents_difference
 from lemica_backend.engine import open_model
 from lemica_backend.errors import LemicaError, ModelLoadError
 from lemica_backend.job import Job, start_job
@@ -40,9 +41,13 @@ class EngineReplayer:
         Its defaults are the parameters that the errors, and so the plans, are valid for.
     name : str
         The model's name in the repository.
+    metric : str
+        What errors measure, one of `lemica_backend.differences.METRICS`.
     """
 
-    def __init__(self, model: VideoModel, config: ModelConfig, name: str) -> None:
+    def __init__(self, model: VideoModel, config: ModelConfig, name: str, metric: str = "latents_l1") -> None:
+        latents_difference(metric)  # an unknown one is refused before the work
+        self._metric = metric
         self._model = model
         self._config = config
         self._name = name
@@ -61,7 +66,7 @@ class EngineReplayer:
             height=info.height,
             width=info.width,
             operator="residual",
-            metric="latents_l1",
+            metric=self._metric,
         )
 
     def operators(self) -> dict[str, OperatorFacts]:
@@ -77,7 +82,7 @@ class EngineReplayer:
                 job = start_job(self._model, planned)
         except LemicaError as error:
             raise CalibrationError(f"the sample {sample.prompt[:80]!r} cannot be generated: {error}") from error
-        return EngineReplay(self._model, job)
+        return EngineReplay(self._model, job, self._metric)
 
 
 class EngineReplay:
@@ -86,8 +91,9 @@ class EngineReplay:
     Holds of every step the latents, one residual a branch and the guided output.
     """
 
-    def __init__(self, model: VideoModel, job: Job) -> None:
+    def __init__(self, model: VideoModel, job: Job, metric: str) -> None:
         self._model = model
+        self._on_the_way, self._at_the_end = latents_difference(metric), final_difference(metric, model)
         self._times = sampler_times(job.scheduler)
         job.cache = StepCache(self._times, ("residual", "output"))
         self._before = [_fork(job)]  # the state before each step, and at the end
@@ -172,8 +178,11 @@ class EngineReplay:
         return job
 
     def _differences(self, jobs: Sequence[Job]) -> NDArray[np.float64]:
-        """Return each job's mean absolute difference from the trajectory at the step where it is."""
-        return np.asarray([(job.latents - self._before[job.step].latents).abs().mean().item() for job in jobs])
+        """Return each job's difference from the trajectory at the step where it is."""
+        measures = [self._at_the_end if job.is_finished else self._on_the_way for job in jobs]
+        return np.asarray(
+            [measure(job.latents, self._before[job.step].latents) for measure, job in zip(measures, jobs, strict=True)]
+        )
 
     def close(self) -> None:
         """Free the trajectory."""
@@ -206,8 +215,8 @@ def _newest_version(model_dir: Path) -> Path:
     return max(versions, key=lambda path: int(path.name))
 
 
-def open_replayer(model_dir: Path) -> EngineReplayer:
+def open_replayer(model_dir: Path, metric: str = "latents_l1") -> EngineReplayer:
     """Open the model folder (the one with ``config.pbtxt``) for calibration; its plan, if any, is ignored."""
     version = _newest_version(model_dir)
     config = load_config(version / "model.json")
-    return EngineReplayer(open_model(version, config), config, model_dir.resolve().name)
+    return EngineReplayer(open_model(version, config), config, model_dir.resolve().name, metric)

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from lemica_backend.denoise import denoise
+from lemica_backend.differences import METRICS
+from lemica_backend.errors import ModelLoadError
 from lemica_backend.job import start_job
 from lemica_backend.operators import OPERATORS
 from lemica_backend.planned import plan_request
@@ -70,6 +72,25 @@ def test_a_path_may_change_its_operator(session):
         ]
     )
     assert len({mixed, first, second}) == 3
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_metrics_measure_what_they_say(model, config, metric):
+    full, cached = (final_latents(model, config, computed) for computed in (range(STEPS), {0, 1, 4, 5}))
+    frames = [model.decode(torch.from_numpy(latents)).astype(float) / 255 for latents in (full, cached)]
+    expected = {
+        "latents_l1": np.abs(full - cached).mean(),
+        "latents_l2": np.sqrt(np.square(full - cached).mean()),
+        "frames_l2": np.sqrt(np.square(frames[0] - frames[1]).mean()),
+    }[metric]
+    replayer = EngineReplayer(model, config, "tiny", metric)
+    assert replayer.provenance().metric == metric
+    assert replayer.open(Sample("a cat", 4)).errors([Segment(1, 4)])[0] == pytest.approx(expected, rel=1e-3)
+
+
+def test_an_unknown_metric_is_named(model, config):
+    with pytest.raises(ModelLoadError, match=r"'vmaf'.*latents_l1"):
+        EngineReplayer(model, config, "tiny", "vmaf")
 
 
 def test_fitted_weights_are_used(session):

@@ -141,13 +141,13 @@ def toy_provenance(**stated: object) -> Provenance:
     return Provenance(**(known | stated))
 
 
-def open_toy(model_dir: Path) -> ToyReplayer:
+def open_toy(model_dir: Path, metric: str) -> ToyReplayer:
     """Open a replayer as an entry point does, and remember it."""
     OPENED.append(ToyReplayer(interrupt_after=INTERRUPT_AFTER))
     return OPENED[-1]
 
 
-def open_broken(model_dir: Path) -> ToyReplayer:
+def open_broken(model_dir: Path, metric: str) -> ToyReplayer:
     raise RuntimeError("weights of another model")
 
 
