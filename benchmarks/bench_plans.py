@@ -1,16 +1,16 @@
 """Compare the minimax plan with its rivals on prompts that it was not calibrated on.
 
-``python -m benchmarks.bench_plans MODEL_DIR --prompts FILE``: every prompt is generated in full and, for each named
-budget, with the steps of the minimax plan, of the shortest path (the smallest sum of edge weights) and of uniform
-skipping; means over the prompts against the full video. In process, with the serving engine's own code, because a
-server serves plans only. The last line is the same as JSON.
+``python -m benchmarks.bench_plans MODEL_DIR [NAME=GRAPH ...] --prompts FILE``: every prompt is generated in full and,
+for each named budget, with the steps of the minimax plan, of the shortest path (the smallest sum of edge weights), of
+uniform skipping, and of the plans of other graphs; means over the prompts against the full video. In process, with the
+serving engine's own code, because a server serves plans only. The last line is the same as JSON.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, NamedTuple
@@ -33,8 +33,9 @@ from lemica_backend.job import Job, start_job
 from lemica_backend.models import VideoModel
 from lemica_backend.planned import FULL, PlannedRequest, plan_request
 from lemica_backend.types import GenerationRequest
-from lemica_planner import ErrorGraph, PlanEntry, shortest_path, solve, uniform_steps
+from lemica_planner import CachePlan, ErrorGraph, PlanEntry, shortest_path, solve, uniform_steps
 from lemica_planner.config_writer import read_plan
+from lemica_planner.graph_file import load_graph
 
 FIRST_SEED = 500_000
 
@@ -53,10 +54,10 @@ class Outcome(NamedTuple):
     latents_l1: float
 
 
-def plans(graph: ErrorGraph, names: Mapping[str, int]) -> dict[Way, tuple[int, ...]]:
+def plans(graph: ErrorGraph, names: Mapping[str, int]) -> dict[Way, PlanEntry]:
     """Return the steps of every rival at every named budget."""
     return {
-        Way(name, method): steps
+        Way(name, method): PlanEntry(steps)
         for name, budget in names.items()
         for method, steps in (
             ("minimax", solve(graph, budget).steps),
@@ -66,13 +67,20 @@ def plans(graph: ErrorGraph, names: Mapping[str, int]) -> dict[Way, tuple[int, .
     }
 
 
+def other_plans(sources: Iterable[str], names: Mapping[str, int]) -> dict[Way, PlanEntry]:
+    """Return the entries of ``NAME=GRAPH`` at every named budget."""
+    graphs = {name: load_graph(path) for name, _, path in (source.partition("=") for source in sources)}
+    plans = {name: CachePlan.from_graph(graph) for name, graph in graphs.items()}
+    return {Way(budget, name): plan.resolve(number) for name, plan in plans.items() for budget, number in names.items()}
+
+
 def compare_on(
-    model: VideoModel, config: ModelConfig, ways: Mapping[Way, tuple[int, ...]], prompt: str, seed: int
+    model: VideoModel, config: ModelConfig, ways: Mapping[Way, PlanEntry], prompt: str, seed: int
 ) -> dict[Way, Outcome]:
     """Generate one prompt in full and in every way, all of them as rows of the same ticks."""
     request = GenerationRequest(prompt, seed=seed, budget=FULL)
     planned = plan_request(request, info=model.info, config=config, plan=None)
-    chosen = [planned, *(_follow(planned, steps) for steps in ways.values())]
+    chosen = [planned, *(_follow(planned, entry) for entry in ways.values())]
     with torch.inference_mode():
         jobs = [start_job(model, each) for each in chosen]
         for _ in range(planned.num_inference_steps):
@@ -84,8 +92,8 @@ def compare_on(
     }
 
 
-def _follow(planned: PlannedRequest, steps: tuple[int, ...]) -> PlannedRequest:
-    return dataclasses.replace(planned, computed=frozenset(steps), reuse=PlanEntry(steps).reuse("residual"))
+def _follow(planned: PlannedRequest, entry: PlanEntry) -> PlannedRequest:
+    return dataclasses.replace(planned, computed=frozenset(entry.steps), reuse=entry.reuse("residual"))
 
 
 def _decode(model: VideoModel, job: Job) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -114,7 +122,10 @@ def _show(rows: list[dict[str, str | float]]) -> None:
 
 def main(
     model_dir: Annotated[Path, typer.Argument(help="The model's folder, with config.pbtxt.")],
+    others: Annotated[list[str] | None, typer.Argument(help="NAME=GRAPH.npz of more plans.")] = None,
+    *,
     prompts: Annotated[Path, typer.Option(help="One held-out prompt a line.")],
+    count: Annotated[int | None, typer.Option(help="Only the first prompts.")] = None,
     graph: Annotated[Path | None, typer.Option(help="By default MODEL_DIR/calibration/graph.npz.")] = None,
 ) -> None:
     """Print the comparison as a table, then as one line of JSON."""
@@ -123,7 +134,8 @@ def main(
     model = open_model(model_dir / "1", config)
     plan = read_plan(model_dir / "config.pbtxt")
     ways = plans(ErrorGraph.load(graph or model_dir / "calibration" / "graph.npz"), plan.names)
-    texts = read_prompts(prompts)
+    ways |= other_plans(others or (), plan.names)
+    texts = read_prompts(prompts)[:count]
     outcomes = [
         compare_on(model, config, ways, prompt, FIRST_SEED + number) for number, prompt in enumerate(tqdm(texts))
     ]

@@ -80,6 +80,11 @@ class OperatorGraph:
         weights = self.candidates.weights(self.weights()).min(axis=0)
         return ErrorGraph(weights, provenance=self.provenance, samples=self.samples)
 
+    def of_samples(self, picks: NDArray[np.intp]) -> ErrorGraph:
+        """Return the plain graph of some samples, as `to_error_graph`; `picks` may repeat."""
+        weights = risk_measure(self.risk, self.sample_errors[picks])
+        return ErrorGraph(self.candidates.weights(weights).min(axis=0))
+
     def entry(self, steps: Sequence[int], weights: NDArray[np.float64]) -> PlanEntry:
         """Return the entry of any path of allowed edges, each with its best operator by `weights`, shape (N,)."""
         chosen = {self.candidates.segments[at].start: at for at in self.candidates.on_path(steps, weights)}
