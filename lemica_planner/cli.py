@@ -14,7 +14,6 @@ from lemica_planner.config_writer import apply_plan, read_plan
 from lemica_planner.errors import PlanFormatError
 from lemica_planner.graph_file import load_graph
 from lemica_planner.interchange import FORMATS, export_plan, import_plan
-from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.plan import CachePlan
 from lemica_planner.prompt_sets import SOURCES, count_categories, load_prompts, to_json_line
 from lemica_planner.published import published_plan
@@ -115,8 +114,7 @@ def report(
     with one_line_errors():
         errors = load_graph(graph)
         plan = CachePlan.from_graph(errors, names=_parse_names(names))
-        drawn = errors.to_error_graph() if isinstance(errors, OperatorGraph) else errors
-        write_text(output, render_report(drawn, plan))
+        write_text(output, render_report(errors, plan))
         console.print(f"report: {output}", soft_wrap=True)
 
 

@@ -17,6 +17,7 @@ _HEAT = ("#eef4fb", "#c5dbf2", "#8db9e4", "#4f8fd0", "#1f64b0", "#0c3d7d")  # sm
 _MAP_PIXELS = 620
 _CHART = (620, 300)
 _MARGIN = 64
+_CHART_MARGIN = 78
 
 
 def draw_heat_map(graph: ErrorGraph, steps: Sequence[int]) -> str:
@@ -37,8 +38,11 @@ def draw_heat_map(graph: ErrorGraph, steps: Sequence[int]) -> str:
     )
 
 
-def draw_chart(series: Mapping[str, Mapping[int, float]], num_steps: int) -> str:
-    """Return curves of error over budget, on a log scale; errors of 0 and inf are left out."""
+def draw_chart(series: Mapping[str, Mapping[int, float]], num_steps: int, across: str = "computed steps") -> str:
+    """Return curves of error over a number of steps, on a log scale; errors of 0 and inf are left out.
+
+    `across` names the axis; a curve's name is its class.
+    """
     kept = {name: {at: y for at, y in curve.items() if 0 < y < math.inf} for name, curve in series.items()}
     values = [value for curve in kept.values() for value in curve.values()]
     if not values:
@@ -50,8 +54,8 @@ def draw_chart(series: Mapping[str, Mapping[int, float]], num_steps: int) -> str
     )
     width, height = _CHART
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="predicted error over budget">'
-        + _chart_axes(num_steps, low, high)
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="error over {escape(across)}">'
+        + _chart_axes(num_steps, low, high, across)
         + curves
         + "</svg>"
     )
@@ -106,7 +110,7 @@ def _curve(curve: Mapping[int, float], num_steps: int, low: float, high: float) 
 
 
 def _x(budget: float, num_steps: int) -> float:
-    return _MARGIN + (budget - 2) / max(1, num_steps - 2) * (_CHART[0] - _MARGIN - 16)
+    return _CHART_MARGIN + (budget - 1) / max(1, num_steps - 1) * (_CHART[0] - _CHART_MARGIN - 16)
 
 
 def _y(error: float, low: float, high: float) -> float:
@@ -114,15 +118,15 @@ def _y(error: float, low: float, high: float) -> float:
     return _CHART[1] - 44 - share * (_CHART[1] - 60)
 
 
-def _chart_axes(num_steps: int, low: float, high: float) -> str:
+def _chart_axes(num_steps: int, low: float, high: float, label: str) -> str:
     every = max(1, round(num_steps / 10))
     marks = range(max(2, every), num_steps + 1, every)
     levels = np.geomspace(low, high, 5).tolist()
     bottom, right = _CHART[1] - 24, _CHART[0] - 16
     across = "".join(f'<text x="{_x(at, num_steps):.1f}" y="{bottom}" text-anchor="middle">{at}</text>' for at in marks)
     rules = "".join(
-        f'<line x1="{_MARGIN}" x2="{right}" y1="{_y(level, low, high):.1f}" y2="{_y(level, low, high):.1f}"/>'
-        f'<text x="{_MARGIN - 6}" y="{_y(level, low, high) + 4:.1f}" text-anchor="end">{level:.2g}</text>'
+        f'<line x1="{_CHART_MARGIN}" x2="{right}" y1="{_y(level, low, high):.1f}" y2="{_y(level, low, high):.1f}"/>'
+        f'<text x="{_CHART_MARGIN - 6}" y="{_y(level, low, high) + 4:.1f}" text-anchor="end">{level:.2g}</text>'
         for level in levels
     )
-    return across + rules + f'<text x="{right}" y="{_CHART[1] - 6}" text-anchor="end">computed steps</text>'
+    return across + rules + f'<text x="{right}" y="{_CHART[1] - 6}" text-anchor="end">{escape(label)}</text>'

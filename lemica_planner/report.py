@@ -9,7 +9,9 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from lemica_planner.confidence import Confidence, confidence
 from lemica_planner.graph import ErrorGraph
+from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.pictures import draw_chart, draw_heat_map, draw_strip
 from lemica_planner.plan import CachePlan
 from lemica_planner.solver import evaluate, shortest_path_all, uniform_steps
@@ -17,12 +19,14 @@ from lemica_planner.solver import evaluate, shortest_path_all, uniform_steps
 __all__ = ["render_report"]
 
 
-def render_report(graph: ErrorGraph, plan: CachePlan) -> str:
-    """Return the page for `graph` and the `plan` made from it.
+def render_report(measured: ErrorGraph | OperatorGraph, plan: CachePlan) -> str:
+    """Return the page for a graph and the `plan` made from it.
 
-    It shows the errors as a heat map with the chosen path, and per budget the worst error of the plan beside those of
-    the shortest path and of evenly spaced steps. It needs no network; selecting a budget needs JavaScript.
+    It shows the errors as a heat map with the chosen path, per budget the worst error of the plan beside those of the
+    shortest path and of evenly spaced steps, the errors of equal spans by position, and how sure the named budgets
+    are. It needs no network; selecting a budget needs JavaScript.
     """
+    graph = measured.to_error_graph() if isinstance(measured, OperatorGraph) else measured
     curves = _curves(graph, plan)
     shown = _first_shown(plan)
     rows = [
@@ -35,6 +39,9 @@ def render_report(graph: ErrorGraph, plan: CachePlan) -> str:
         facts=_facts(graph, plan),
         map=draw_heat_map(graph, plan.entries[shown].steps),
         chart=draw_chart(curves, graph.num_steps),
+        positions=draw_chart(_positions(graph), graph.num_steps, "first step that reuses"),
+        spans=_span_key(graph),
+        sureness=_sureness(measured, plan),
         rows="".join(rows),
         shown=shown,
     )
@@ -53,6 +60,45 @@ def _curves(graph: ErrorGraph, plan: CachePlan) -> dict[str, dict[int, float]]:
         "shortest": {at: shortest[at].worst for at in plan.entries},
         "minimax": {at: evaluate(graph, entry.steps).worst for at, entry in plan.entries.items()},
     }
+
+
+def _spans(graph: ErrorGraph) -> dict[str, int]:
+    """Return a short, a middle and a long span, by the class of their curve."""
+    longest = min(graph.max_span, graph.num_steps - 1)
+    return {"near": 2, "middle": max(2, (longest + 2) // 2), "far": longest}
+
+
+def _positions(graph: ErrorGraph) -> dict[str, dict[int, float]]:
+    """Return the error of equal spans by the first step that they skip."""
+    return {
+        name: {start + 1: float(graph.weights[start, start + span]) for start in range(graph.num_steps - span)}
+        for name, span in _spans(graph).items()
+    }
+
+
+def _span_key(graph: ErrorGraph) -> str:
+    return ", ".join(f'<b class="{name}">{span}</b>' for name, span in _spans(graph).items())
+
+
+def _sureness(graph: ErrorGraph | OperatorGraph, plan: CachePlan) -> str:
+    """Return a table of what draws of the samples say about the named budgets."""
+    if graph.sample_errors is None or len(graph.sample_errors) < 2:
+        return "<p>The graph holds the errors of one sample at most, so nothing can be said about others.</p>"
+    rows = "".join(_sure_row(plan, found) for found in confidence(graph, sorted(plan.names.values())))
+    return (
+        '<div class="wide"><table><thead><tr><th>computed steps</th><th>draws that choose the same steps</th>'
+        "<th>worst reuse, 95 %</th><th>regret</th><th>samples for a regret of 2 %</th></tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
+    )
+
+
+def _sure_row(plan: CachePlan, found: Confidence) -> str:
+    names = ", ".join(name for name, at in plan.names.items() if at == found.budget)
+    needed = "more than 64 times those here" if found.samples_needed is None else f"about {found.samples_needed}"
+    return (
+        f"<tr><td>{found.budget} {escape(names)}</td><td>{found.agreement:.0%}</td>"
+        f"<td>{found.worst_low:.4g} to {found.worst_high:.4g}</td><td>{found.regret:.1%}</td><td>{needed}</td></tr>"
+    )
 
 
 def _facts(graph: ErrorGraph, plan: CachePlan) -> str:
