@@ -133,7 +133,8 @@ def main(
     config = load_config(model_dir / "1" / "model.json")
     model = open_model(model_dir / "1", config)
     plan = read_plan(model_dir / "config.pbtxt")
-    ways = plans(ErrorGraph.load(graph or model_dir / "calibration" / "graph.npz"), plan.names)
+    known = load_graph(graph or model_dir / "calibration" / "graph.npz")
+    ways = plans(known if isinstance(known, ErrorGraph) else known.to_error_graph(), plan.names)
     ways |= other_plans(others or (), plan.names)
     texts = read_prompts(prompts)[:count]
     outcomes = [

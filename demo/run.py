@@ -26,6 +26,7 @@ from demo.table import make_table
 from lemica_backend.triton_server import TritonServer
 from lemica_client import Client
 from lemica_planner import CachePlan, ErrorGraph
+from lemica_planner.graph_file import load_graph
 
 READY_TIMEOUT_S = 300.0
 
@@ -114,7 +115,8 @@ def _draw(summary: Summary, options: Options) -> str | None:
     if not path.is_file():
         console.print(f"There is no {path}, so the page comes without the picture of the error graph.")
         return None
-    graph = ErrorGraph.load(path)
+    known = load_graph(path)
+    graph = known if isinstance(known, ErrorGraph) else known.to_error_graph()
     if graph.num_steps != summary.num_steps:
         raise DemoError(f"{path} is a graph of {graph.num_steps} steps, but the model takes {summary.num_steps}.")
     paths = {row.budget: row.steps for row in named_rows(summary)}

@@ -13,7 +13,7 @@ from lemica_planner.calibrate import calibrate
 from lemica_planner.errors import CalibrationError, PlanFormatError
 from lemica_planner.graph import ErrorGraph
 from lemica_planner.installed import open_replayer
-from lemica_planner.lazy import calibrate_lazily
+from lemica_planner.lazy import calibrate_lazily, feasible_range
 from lemica_planner.measuring import Runner
 from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.plan import default_names
@@ -82,8 +82,10 @@ def calibrate_command(
         record = journal or output.with_name(output.name + ".journal.jsonl")
         opened = open_replayer(replayer, model_dir, metric)
         _require_folder(output)
+        _refuse_unused(method, {"--budgets": budgets is not None, "--risk": risk != "mean", "--refine": refine > 0})
+        _refuse_idle_gpus(worker_gpus, has_workers=bool(workers or ray))
         lazily = {"operators": _names(operators), "risk": risk, "refine": refine}
-        lazily["budgets"] = _budgets(budgets, opened.provenance().num_inference_steps)
+        lazily["budgets"] = _budgets(budgets, opened.provenance().num_inference_steps, max_span)
         runner = _runner(partial(open_replayer, replayer, model_dir, metric), samples, workers, ray, worker_gpus)
         with progress_bar("forward") as progress, interruptible(record):
             common = {"max_span": max_span, "journal": record, "progress": progress, "runner": runner}
@@ -97,9 +99,20 @@ def _run(
 ) -> ErrorGraph | OperatorGraph:
     if method is Method.LAZY:
         return calibrate_lazily(opened, samples, **common, **lazily)
-    if len(lazily["operators"]) > 1 or lazily["refine"]:
-        raise CalibrationError("--method naive takes one operator and no --refine; use --method lazy")
+    if len(lazily["operators"]) > 1:
+        raise CalibrationError("--method naive takes one operator; use --method lazy for several")
     return calibrate(opened, samples, operator=lazily["operators"][0], **common)
+
+
+def _refuse_unused(method: Method, given: dict[str, bool]) -> None:
+    unused = [name for name, is_given in given.items() if is_given]
+    if method is Method.NAIVE and unused:
+        raise CalibrationError(f"--method naive knows no {', '.join(unused)}; leave it out, or use --method lazy")
+
+
+def _refuse_idle_gpus(worker_gpus: float, *, has_workers: bool) -> None:
+    if worker_gpus and not has_workers:
+        raise CalibrationError("--worker-gpus is for workers; give --workers or --ray as well")
 
 
 def _runner(
@@ -119,10 +132,10 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def _budgets(text: str | None, num_steps: int) -> list[int]:
+def _budgets(text: str | None, num_steps: int, max_span: int) -> list[int]:
     """Read ``25,17,10``; by default the budgets that get names."""
     if text is None:
-        return list(default_names(num_steps, range(2, num_steps + 1)).values())
+        return sorted(set(default_names(num_steps, feasible_range(num_steps, max_span)).values()))
     parts = _names(text)
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise PlanFormatError(f"budgets must be numbers of steps, separated by commas; got {text!r}")

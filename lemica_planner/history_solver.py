@@ -9,6 +9,8 @@ which i was reached. The nodes of the graph become pairs (step, gap), and the dy
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,10 +32,10 @@ def solve_with_history(weights: NDArray[np.float64]) -> dict[int, tuple[int, ...
     """
     table = _edge_table(weights)
     distinct = np.unique(table[np.isfinite(table)])
-    ranks = np.searchsorted(distinct, table).astype(np.uint16)  # of a forbidden edge: above all others
-    forbidden = len(distinct)
+    forbidden = len(distinct)  # the rank of an edge that is not allowed: above all others
+    ranks = np.searchsorted(distinct, table).astype(np.min_scalar_type(forbidden))
     steps, gaps, span = table.shape
-    tails = np.full((steps + span, gaps, steps + 1), forbidden, np.uint16)
+    tails = np.full((steps + span, gaps, steps + 1), forbidden, ranks.dtype)
     tails[steps - 1, :, 1:] = 0  # the last step alone; column 0 is a sentinel
     choices = np.zeros((steps + 1, steps, gaps), np.intp)
     found: dict[int, tuple[int, ...]] = {}
@@ -77,9 +79,7 @@ def _edge_table(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return table
 
 
-def _extended(
-    tails: NDArray[np.uint16], ranks: NDArray[np.uint16], forbidden: int
-) -> tuple[NDArray[np.uint16], NDArray[np.intp]]:
+def _extended(tails: NDArray[Any], ranks: NDArray[Any], forbidden: int) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Return the multisets of the best paths with one node more, and the span less 1 of each one's first edge.
 
     With x descending and x[-1] = infinity, inserting w gives ``max(x[k], min(x[k - 1], w))`` at place k.
@@ -95,10 +95,10 @@ def _extended(
     return longer, chosen.reshape(steps, gaps)
 
 
-def _smallest(rows: NDArray[np.uint16]) -> NDArray[np.intp]:
+def _smallest(rows: NDArray[Any]) -> NDArray[np.intp]:
     """Return where, along the middle axis, the lexicographically smallest row is first found."""
-    big_endian = np.ascontiguousarray(rows.astype(">u2"))
-    keys = big_endian.view(f"S{rows.shape[-1] * 2}")[..., 0]
+    big_endian = np.ascontiguousarray(rows.astype(rows.dtype.newbyteorder(">")))
+    keys = big_endian.view(f"S{rows.shape[-1] * rows.itemsize}")[..., 0]
     chosen: NDArray[np.intp] = keys.argmin(axis=1)
     return chosen
 

@@ -29,7 +29,7 @@ from lemica_planner.refine import Refiner
 from lemica_planner.replayer import OperatorFacts, Replayer
 from lemica_planner.risk import risk_measure
 
-__all__ = ["calibrate_lazily"]
+__all__ = ["calibrate_lazily", "feasible_range"]
 
 _ANCHORS = (0.16, 0.32, 0.52, 0.76)  # ends, in shares of the steps, whose gain is measured first
 _ANCHOR_SPAN = 4
@@ -57,7 +57,8 @@ def calibrate_lazily(
     Parameters
     ----------
     replayer, samples, max_span, journal, progress, runner
-        As for `lemica_planner.calibrate.calibrate`; `progress` cannot know the total and corrects it on the way.
+        As for `lemica_planner.calibrate.calibrate`; `progress` cannot know the total and corrects it on the way. By
+        default this process holds the trajectories of all samples at once.
     budgets : sequence of int
         The numbers of computed steps whose paths must be measured.
     operators : sequence of str
@@ -71,7 +72,7 @@ def calibrate_lazily(
         Segments off the paths to measure, of the first sample.
     refine : int
         Whole paths to run for each of `budgets`, on every sample, in search of a better outcome; see
-        `lemica_planner.refine`.
+        `lemica_planner.refine`. ``provenance.calibration["forwards"]`` does not count them.
 
     Raises
     ------
@@ -113,9 +114,15 @@ def _choose(known: Mapping[str, OperatorFacts], names: Iterable[str]) -> dict[st
     return {name: known[name] for name in names}
 
 
+def feasible_range(num_steps: int, max_span: int) -> range:
+    """Return the budgets that have a path when every edge up to `max_span` is allowed."""
+    return range(-(-(num_steps - 1) // max_span) + 1, num_steps + 1)
+
+
 def _require_feasible(num_steps: int, max_span: int, budgets: Sequence[int]) -> None:
-    fewest_gaps = -(-(num_steps - 1) // max_span)
-    feasible = range(fewest_gaps + 1, num_steps + 1)
+    if num_steps < 3:
+        raise CalibrationError(f"with {num_steps} steps there is nothing to skip; use --method naive, or more steps")
+    feasible = feasible_range(num_steps, max_span)
     for budget in budgets:
         if budget not in feasible:
             raise InfeasibleBudgetError(budget, feasible)
@@ -138,7 +145,7 @@ class _Search:
         return self._gains.estimate(self.errors)
 
     def forwards(self) -> int:
-        """Return what all measurements cost in one uninterrupted run, in forwards of one row."""
+        """Return what trajectories and segments cost in one uninterrupted run, in forwards of one row."""
         steps = self._candidates.num_steps
         return len(self._samples) * steps + int((np.isfinite(self.errors) * (steps - self._ends)).sum())
 

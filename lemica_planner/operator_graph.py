@@ -126,6 +126,8 @@ class OperatorGraph:
         InvalidGraphError
             If the arrays are no such graph.
         """
+        if arrays.get("file_version") != _FILE_VERSION:
+            raise InvalidGraphError(f"{path} is no operator graph of version {_FILE_VERSION}; calibrate again")
         try:
             known = json.loads(str(arrays["metadata"]))
             operators = {name: OperatorFacts(*facts) for name, facts in known["operators"].items()}

@@ -6,11 +6,12 @@ measurement goes into the one journal, so the graph does not depend on how many 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
 
+from lemica_planner.errors import CalibrationError
 from lemica_planner.journal import Grams
 from lemica_planner.measuring import LocalRunner, Task
 from lemica_planner.plan_entry import PlanEntry
@@ -49,11 +50,25 @@ class RayRunner:
         self._owns_cluster = not ray.is_initialized()
         if self._owns_cluster:
             ray.init(address=address, log_to_driver=False, include_dashboard=False)
-        actor = ray.remote(_Worker).options(**(resources or {"num_cpus": 1}))
-        self._actors: list[Any] = [actor.remote(open_replayer) for _ in range(workers)]
+        self._actors: list[Any] = []
+        wanted = {"num_cpus": 1, **(resources or {})}
+        self._require(workers, {"CPU": wanted["num_cpus"], "GPU": wanted.get("num_gpus", 0)})
+        actor = ray.remote(_Worker).options(**wanted)
+        self._actors.extend(actor.remote(open_replayer) for _ in range(workers))
         self._places = {sample: place for place, sample in enumerate(samples)}
         self.opened: Callable[[], None] = lambda: None
         self._ran: set[tuple[int, Sample]] = set()
+
+    def _require(self, workers: int, each: Mapping[str, float]) -> None:
+        """Refuse more workers than the cluster has room for: they would wait for ever."""
+        there = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        short = [name for name, amount in each.items() if workers * amount > there.get(name, 0)]
+        if short:
+            self.close()
+            raise CalibrationError(
+                f"{workers} workers need {workers * each[short[0]]:g} of {short[0]}, the cluster has "
+                f"{there.get(short[0], 0):g}; give fewer workers"
+            )
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """Yield each task with what its session returned, as they finish."""

@@ -42,7 +42,7 @@ class Refiner:
 
     def refine(self, budget: int) -> PlanEntry:
         """Return the best path found, with its outcome; never one worse than the minimax path on these samples."""
-        starts = dict.fromkeys(paths[budget] for paths in self._starts)
+        starts = list(dict.fromkeys(paths[budget] for paths in self._starts))[: self._evaluations]
         tried = {steps: self._outcome(steps) for steps in starts}
         best = min(tried, key=lambda steps: tried[steps])
         while len(tried) < self._evaluations:

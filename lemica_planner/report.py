@@ -58,7 +58,7 @@ def _curves(graph: ErrorGraph, plan: CachePlan) -> dict[str, dict[int, float]]:
     return {
         "uniform": {at: evaluate(graph, uniform_steps(graph.num_steps, at)).worst for at in plan.entries},
         "shortest": {at: shortest[at].worst for at in plan.entries},
-        "minimax": {at: evaluate(graph, entry.steps).worst for at, entry in plan.entries.items()},
+        "minimax": {at: entry.predicted_error or 0.0 for at, entry in plan.entries.items()},
     }
 
 

@@ -17,7 +17,7 @@ from lemica_backend.config import ModelConfig
 from lemica_backend.denoise import denoise
 from lemica_backend.errors import EngineUnavailableError, LemicaError, ModelLoadError
 from lemica_backend.models import VideoModel, load_model
-from lemica_backend.operators import OPERATORS
+from lemica_backend.plan_check import require_operators
 from lemica_backend.planned import FULL, plan_request
 from lemica_backend.session import Session
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
@@ -173,12 +173,7 @@ def load_engine(model_dir: Path, config: ModelConfig, plan_json: str | None) -> 
 
 def _require_fit(plan: CachePlan, model: VideoModel) -> None:
     info = model.info
-    unknown = sorted(plan.operators - set(OPERATORS))
-    if unknown:
-        raise ModelLoadError(
-            f"config.pbtxt, parameter cache_plan: operator is {unknown[0]!r}; "
-            f"this version serves {', '.join(OPERATORS)}"
-        )
+    require_operators(plan)
     plan.require_match(
         weights_hash=info.weights_hash,
         scheduler=info.scheduler,

@@ -8,7 +8,7 @@ import pytest
 from lemica_backend.config import ModelConfig
 from lemica_backend.engine import load_engine
 from lemica_backend.errors import ModelLoadError
-from lemica_planner import CachePlan
+from lemica_planner import CachePlan, PlanEntry
 
 
 @pytest.fixture
@@ -52,6 +52,25 @@ def test_a_plan_with_an_unknown_operator_names_those_it_serves(model_dir, plan):
     foreign = dataclasses.replace(plan, provenance=dataclasses.replace(plan.provenance, operator="magic"))
     with pytest.raises(ModelLoadError, match=r"'magic'.*residual"):
         load_engine(model_dir, ModelConfig(), foreign.to_json())
+
+
+@pytest.mark.parametrize(
+    ("operators", "given", "message"),
+    [
+        (
+            ("residual-fitted", "residual"),
+            {},
+            "step 1 of budget 3, 'residual-fitted' has 0 weights; allowed are 1 to 1",
+        ),
+        (("residual-fitted", "residual"), {1: (0.5, 0.5)}, "has 2 weights; allowed are 1 to 1"),
+        (("residual", "residual"), {3: (0.5,)}, "step 3 of budget 3, 'residual' has 1 weights; allowed are 0 to 0"),
+    ],
+)
+def test_a_plan_whose_weights_do_not_fit_its_operators(model_dir, plan, operators, given, message):
+    entry = PlanEntry((0, 2, 5), operators=operators, weights=given)
+    broken = dataclasses.replace(plan, entries={3: entry}, names={})
+    with pytest.raises(ModelLoadError, match=message):
+        load_engine(model_dir, ModelConfig(), broken.to_json())
 
 
 @pytest.mark.parametrize("with_plan", [True, False])

@@ -53,6 +53,18 @@ def test_sums_equal_brute_force(seed):
     assert shortest_with_history(weights) == {budget: path for budget, path in expected.items() if path}
 
 
+def test_more_weights_than_sixteen_bits_can_rank():
+    steps, span = 110, 30
+    rng = np.random.default_rng(0)
+    plain = random_weights(rng, steps, span, levels=3)[0]
+    reuse = np.isfinite(plain) & (plain > 0)
+    plain[reuse] = rng.random(int(reuse.sum()))
+    weights = plain * np.linspace(1, 1 + 1e-9, span + 1)[:, None, None]  # many weights, the same order of edges
+    assert len(np.unique(weights)) > 1 << 16
+    expected, found = solve_all(ErrorGraph(plain)), solve_with_history(weights)
+    assert {budget: found[budget] for budget in (10, 50)} == {budget: expected[budget].steps for budget in (10, 50)}
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_without_history_it_equals_the_plain_solver(seed):
     weights = random_weights(np.random.default_rng(seed), 24, 6, levels=300)[:1].repeat(7, axis=0)

@@ -90,7 +90,7 @@ def test_an_interrupted_run_goes_on_to_the_same_graph(journal, tmp_path):
     while True:
         calls += 7
         try:
-            graph = run(journal, ToyReplayer(STEPS, interrupt_after=calls - 7 + 7), operators=ALL)
+            graph = run(journal, ToyReplayer(STEPS, interrupt_after=calls), operators=ALL)
             break
         except KeyboardInterrupt:
             continue

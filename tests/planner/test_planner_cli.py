@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from lemica_planner import CachePlan, ErrorGraph, published_plan
 from lemica_planner.cli import app
 from lemica_planner.config_writer import read_plan
+from lemica_planner.graph_file import load_graph
 from tests.planner import toy_replayer
 from tests.planner.toy_replayer import toy_graph
 
@@ -159,6 +160,19 @@ def test_a_lazy_calibration_makes_a_plan_with_operators(folder, replayers):
     assert plan.resolve("fast").operators
 
 
+def test_a_lazy_calibration_needs_no_options(folder, replayers):
+    """The default budgets are those that the span allows."""
+    succeed(*LAZY, "-o", "new.npz")
+    assert set(load_graph("new.npz").entries()) == {4, 5, 6, 7, 8, 9}
+
+
+def test_risk_and_refinement_are_in_the_graph(folder, replayers):
+    succeed(*LAZY, "--risk", "cvar:0.5", "--refine", 4, "--budgets", "6", "-o", "new.npz")
+    graph = load_graph("new.npz")
+    assert graph.risk == "cvar:0.5"
+    assert list(graph.refined) == [6]
+
+
 def test_an_interrupted_calibration_goes_on(folder, replayers, monkeypatch):
     monkeypatch.setattr(toy_replayer, "INTERRUPT_AFTER", 10)
     result = run(*CALIBRATE, "-o", "new.npz")
@@ -182,6 +196,10 @@ def test_an_interrupted_calibration_goes_on(folder, replayers, monkeypatch):
         (("--method", "lazy", "--budgets", "five"), "numbers of steps, separated by commas; got 'five'"),
         (("--method", "lazy", "--budgets", "2"), "smallest feasible budget is 4"),
         (("--operators", "magic"), "no operator 'magic'"),
+        (("--risk", "cvar:0.5"), "naive knows no --risk"),
+        (("--budgets", "5", "--refine", "3"), "naive knows no --budgets, --refine"),
+        (("--worker-gpus", "1"), "--worker-gpus is for workers"),
+        (("--method", "lazy", "--risk", "luck"), "the risk must be mean"),
         (("--prompts", "empty.txt"), "holds no prompts"),
         (("--prompts", "graph.npz"), "no UTF-8 text"),
         (("-o", "no/such/folder.npz"), "does not exist"),

@@ -5,6 +5,7 @@ from functools import partial
 import pytest
 import ray
 
+from lemica_planner import CalibrationError
 from lemica_planner.calibrate import calibrate
 from lemica_planner.ray_runner import RayRunner
 from tests.planner.test_lazy import SAMPLES, STEPS, run
@@ -53,6 +54,14 @@ def test_the_naive_graph_is_the_same(tmp_path):
 
 
 def test_a_workers_error_is_the_callers(tmp_path):
-    runner = RayRunner(partial(ToyReplayer, STEPS), SAMPLES[:1], workers=1)
-    with pytest.raises(KeyError):
-        run(tmp_path / "journal", runner=runner)  # asks for a sample that no worker was given
+    runner = RayRunner(
+        partial(ToyReplayer, STEPS, interrupt_after=0, fault=OverflowError("too hot")), SAMPLES, workers=1
+    )
+    with pytest.raises(OverflowError, match="too hot"):
+        run(tmp_path / "journal", runner=runner)
+
+
+@pytest.mark.parametrize(("workers", "resources"), [(99, None), (1, {"num_gpus": 7})])
+def test_more_than_the_cluster_has_is_refused(workers, resources):
+    with pytest.raises(CalibrationError, match=r"the cluster has .*; give fewer workers"):
+        RayRunner(partial(ToyReplayer, STEPS), SAMPLES, workers=workers, resources=resources)

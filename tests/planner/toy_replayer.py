@@ -98,11 +98,18 @@ def forecast(known: dict[int, np.ndarray], step: int, fill: Fill) -> np.ndarray:
 class ToyReplayer:
     """Opens sessions and remembers them; `interrupt_after` calls of `errors` it is interrupted like by Ctrl-C."""
 
-    def __init__(self, num_steps: int = 9, interrupt_after: int | None = None, **stated: object) -> None:
+    def __init__(
+        self,
+        num_steps: int = 9,
+        interrupt_after: int | None = None,
+        fault: BaseException | None = None,
+        **stated: object,
+    ) -> None:
         self.model = ToyModel(num_steps)
         self.sessions: list[ToySession] = []
         self.calls: list[list[Segment]] = []
         self._interrupt_after = interrupt_after
+        self._fault = fault or KeyboardInterrupt()
         self._stated = stated
 
     def provenance(self) -> Provenance:
@@ -117,7 +124,7 @@ class ToyReplayer:
 
         def errors(segments):
             if len(self.calls) == self._interrupt_after:
-                raise KeyboardInterrupt
+                raise self._fault
             self.calls.append(list(segments))
             return measure(segments)
 

@@ -1,0 +1,41 @@
+"""Whether a plan can be served at all by this version: its operators and their weights."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+
+from lemica_backend.errors import ModelLoadError
+from lemica_backend.operators import OPERATORS
+from lemica_planner import CachePlan, Fill, PlanEntry
+
+__all__ = ["require_operators"]
+
+
+def require_operators(plan: CachePlan) -> None:
+    """Refuse a plan with an operator that is not known, or with weights that its operator cannot use.
+
+    Raises
+    ------
+    ModelLoadError
+        Naming the operator, or the budget and step.
+    """
+    unknown = sorted(plan.operators - set(OPERATORS))
+    if unknown:
+        served = ", ".join(OPERATORS)
+        raise ModelLoadError(
+            f"config.pbtxt, parameter cache_plan: operator is {unknown[0]!r}; this version serves {served}"
+        )
+    for entry in plan.entries.values():
+        for step, fill in entry.reuse(plan.provenance.operator).items():
+            _require_weights(entry, step, fill)
+
+
+def _require_weights(entry: PlanEntry, step: int, fill: Fill) -> None:
+    operator = OPERATORS[fill.operator]
+    most = min(operator.order + 1, bisect_right(entry.steps, step)) if operator.is_fitted else 0
+    least = 1 if operator.is_fitted else 0
+    if not least <= len(fill.weights) <= most:
+        raise ModelLoadError(
+            f"config.pbtxt, parameter cache_plan: at step {step} of budget {entry.budget}, {fill.operator!r} has "
+            f"{len(fill.weights)} weights; allowed are {least} to {most}: calibrate again"
+        )
