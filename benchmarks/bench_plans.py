@@ -1,4 +1,4 @@
-"""Compare the minimax plan with its rivals on prompts that it was not calibrated on.
+"""Compare plans on prompts that none of them was calibrated on.
 
 ``python -m benchmarks.bench_plans MODEL_DIR [NAME=GRAPH ...] --prompts FILE``: every prompt is generated in full and,
 for each named budget, with the steps of the minimax plan, of the shortest path (the smallest sum of edge weights), of
@@ -126,14 +126,14 @@ def main(
     *,
     prompts: Annotated[Path, typer.Option(help="One held-out prompt a line.")],
     count: Annotated[int | None, typer.Option(help="Only the first prompts.")] = None,
-    graph: Annotated[Path | None, typer.Option(help="By default MODEL_DIR/calibration/graph.npz.")] = None,
+    graph: Annotated[Path | None, typer.Option(help="By default MODEL_DIR/calibration/naive.npz.")] = None,
 ) -> None:
     """Print the comparison as a table, then as one line of JSON."""
     ensure_weights()
     config = load_config(model_dir / "1" / "model.json")
     model = open_model(model_dir / "1", config)
     plan = read_plan(model_dir / "config.pbtxt")
-    known = load_graph(graph or model_dir / "calibration" / "graph.npz")
+    known = load_graph(graph or model_dir / "calibration" / "naive.npz")
     ways = plans(known if isinstance(known, ErrorGraph) else known.to_error_graph(), plan.names)
     ways |= other_plans(others or (), plan.names)
     texts = read_prompts(prompts)[:count]

@@ -10,8 +10,9 @@ import torch
 from lemica_backend.config import load_config
 from lemica_backend.engine import load_engine
 from lemica_backend.types import GenerationRequest
-from lemica_planner import ErrorGraph, feasible_budgets, solve
+from lemica_planner import CachePlan, ErrorGraph
 from lemica_planner.config_writer import read_plan
+from lemica_planner.graph_file import load_graph
 from shapes.checker import recognise
 from shapes.scene import split_scenes
 
@@ -27,7 +28,7 @@ def plan():
 
 @pytest.fixture(scope="module")
 def graph():
-    return ErrorGraph.load(FOLDER / "calibration" / "graph.npz")
+    return load_graph(FOLDER / "calibration" / "graph.npz")
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +72,16 @@ def test_patches_differ_from_frames(pipeline):
 
 
 def test_the_plan_comes_from_the_graph_that_ships_with_it(plan, graph):
-    assert plan.provenance == graph.provenance
     assert set(plan.names) >= {"slow", "medium", "fast"}
-    assert set(plan.entries) == set(feasible_budgets(graph))
-    for budget, entry in plan.entries.items():
-        assert entry.steps == solve(graph, budget).steps
+    assert CachePlan.from_graph(graph, names=plan.names) == plan
+
+
+def test_the_naive_graph_is_of_the_same_model_and_prompts(plan):
+    """Benchmarks compare the plan with those of the paper's operator and metric."""
+    naive = ErrorGraph.load(FOLDER / "calibration" / "naive.npz").provenance
+    assert (naive.operator, naive.metric, naive.calibrated) == ("residual", "latents_l1", True)
+    assert naive.weights_hash == plan.provenance.weights_hash
+    assert naive.calibration["prompts_sha256"] == plan.provenance.calibration["prompts_sha256"]
 
 
 def test_calibration_prompts_were_trained_and_the_test_prompts_were_not():
