@@ -80,7 +80,14 @@ def cache_dit_config(plan: CachePlan, budget: str | int) -> dict[str, Any]:
     ------
     UnknownBudgetError
         If the plan holds no such budget.
+    PlanFormatError
+        If the plan was made for another operator than residual reuse.
     """
+    if plan.operators != {"residual"}:
+        raise PlanFormatError(
+            f"cache-dit reuses residuals as they are, but the plan is for {', '.join(sorted(plan.operators))}; "
+            "calibrate with --operators residual"
+        )
     return {
         "num_inference_steps": plan.provenance.num_inference_steps,
         _MASK: to_mask(plan, budget),

@@ -4,7 +4,15 @@ from itertools import product
 import pytest
 from typer.testing import CliRunner
 
-from lemica_planner import CachePlan, PlanFormatError, Provenance, UnknownBudgetError, published_names, published_plan
+from lemica_planner import (
+    CachePlan,
+    PlanEntry,
+    PlanFormatError,
+    Provenance,
+    UnknownBudgetError,
+    published_names,
+    published_plan,
+)
 from lemica_planner.cli import app
 from lemica_planner.interchange import cache_dit_config, export_plan, from_mask, import_plan, to_mask
 
@@ -72,6 +80,13 @@ def test_cache_dit_is_told_to_follow_the_mask(plan):
     assert config["steps_computation_mask"] == [1, 0, 1, 0, 0, 1]
     assert (config["steps_computation_policy"], config["num_inference_steps"]) == ("static", 6)
     assert (config["Fn_compute_blocks"], config["Bn_compute_blocks"]) == (1, 0)
+
+
+def test_cache_dit_cannot_run_other_operators(plan):
+    entry = PlanEntry((0, 2, 5), operators=("residual", "output-linear"))
+    other = CachePlan(provenance=plan.provenance, entries={3: entry})
+    with pytest.raises(PlanFormatError, match="is for output-linear, residual; calibrate with --operators residual"):
+        cache_dit_config(other, 3)
 
 
 @pytest.mark.parametrize(
