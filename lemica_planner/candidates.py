@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ class Candidates:
     operators : mapping of str to OperatorFacts
         Those to choose from.
     grams : mapping of str to ndarray, shape (T, T)
-        By source, for the operators that are fitted.
+        By part of a value, for the operators that are fitted.
 
     Attributes
     ----------
@@ -97,8 +97,8 @@ class Candidates:
 
     def _segment(self, name: str, facts: OperatorFacts, start: int, end: int, gap: int) -> Segment:
         history = (start - gap,) if gap and facts.looks_back else ()
-        if not facts.is_fitted:
+        if not facts.fits:
             return Segment(start, end, name, history)
-        gram = self.grams[facts.source]
-        weights = tuple(fit_weights(gram, (*history, start), step) for step in range(start + 1, end))
-        return Segment(start, end, name, history, weights)
+        known, grams = (*history, start), [self.grams[part] for part in facts.fits]
+        parts = ([fit_weights(gram, known, step) for gram in grams] for step in range(start + 1, end))
+        return Segment(start, end, name, history, tuple(tuple(chain.from_iterable(fitted)) for fitted in parts))

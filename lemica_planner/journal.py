@@ -80,9 +80,9 @@ class Journal:
         self._write(_line({"sample": list(sample), **known}))
         self._keep(sample, measure, segments, values)
 
-    def grams(self, sample: Sample) -> Grams | None:
-        """Return the sample's products of values, None if they are not known."""
-        return self._grams.get(sample)
+    def grams(self, sample: Sample) -> Grams:
+        """Return the sample's products of values, those that are known."""
+        return self._grams.get(sample, {})
 
     def record_grams(self, sample: Sample, grams: Grams) -> None:
         """Add the products of a sample's values; they are on disk when this returns."""

@@ -91,7 +91,7 @@ def calibrate_lazily(
     meter = Meter(provenance.num_inference_steps, progress)
     runner = runner or LocalRunner(replayer, keep=len(samples))
     with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
-        grams = measurer.grams(samples)
+        grams = measurer.grams(samples, {part for facts in chosen.values() for part in facts.fits})
         candidates = Candidates(provenance.num_inference_steps, max_span, chosen, grams)
         search = _Search(measurer, samples, candidates, risk)
         search.measure_anchors()

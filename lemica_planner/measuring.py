@@ -181,14 +181,15 @@ class Measurer:
             self._journal.record(task.sample, measure, task.segments, _valid(values, task))
             self._meter.did(task)
 
-    def grams(self, samples: Sequence[Sample]) -> Grams:
-        """Return by source the products of values, a mean over `samples`, shape (T, T)."""
-        missing = [sample for sample in samples if self._journal.grams(sample) is None]
+    def grams(self, samples: Sequence[Sample], parts: Iterable[str]) -> Grams:
+        """Return by part of a value the products of every two steps, a mean over `samples`, shape (T, T)."""
+        wanted = list(parts)
+        missing = [sample for sample in samples if not self._journal.grams(sample).keys() >= set(wanted)]
         self._meter.expect([], self._runner.unopened(missing))
         for sample, grams in self._runner.grams(missing):
             self._journal.record_grams(sample, grams)
-        known = [self._journal.grams(sample) or {} for sample in samples]
-        return {source: np.mean([grams[source] for grams in known], axis=0) for source in known[0]}
+        known = [self._journal.grams(sample) for sample in samples]
+        return {part: np.mean([grams[part] for grams in known], axis=0) for part in wanted}
 
     def outcomes(self, samples: Sequence[Sample], paths: Sequence[PlanEntry]) -> NDArray[np.float64]:
         """Return what each whole path changes in each sample's final latents, shape (samples, paths)."""

@@ -24,7 +24,7 @@ from lemica_planner.risk import risk_measure
 
 __all__ = ["OperatorGraph"]
 
-_FILE_VERSION = 2
+_FILE_VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +105,7 @@ class OperatorGraph:
         metadata = {
             "num_steps": known.num_steps,
             "max_span": known.max_span,
-            "operators": {name: list(facts) for name, facts in known.operators.items()},
+            "operators": {name: facts._asdict() for name, facts in known.operators.items()},
             "risk": self.risk,
             "provenance": self.provenance.to_dict(),
             "samples": [list(sample) for sample in self.samples],
@@ -130,7 +130,10 @@ class OperatorGraph:
             raise InvalidGraphError(f"{path} is no operator graph of version {_FILE_VERSION}; calibrate again")
         try:
             known = json.loads(str(arrays["metadata"]))
-            operators = {name: OperatorFacts(*facts) for name, facts in known["operators"].items()}
+            operators = {
+                name: OperatorFacts(int(facts["looks_back"]), tuple(facts["fits"]))
+                for name, facts in known["operators"].items()
+            }
             grams = {key.removeprefix("gram_"): gram for key, gram in arrays.items() if key.startswith("gram_")}
             candidates = Candidates(known["num_steps"], known["max_span"], operators, grams)
             provenance = Provenance.from_dict(known["provenance"])

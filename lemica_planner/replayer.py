@@ -27,8 +27,8 @@ class Segment(NamedTuple):
         The computed steps before `start`, ascending, as many as the operator looks back on; empty at the first step,
         and for operators that see the last computed step only.
     weights : tuple of tuple of float
-        For each skipped step the weights of the history's values and the start's, in this order; empty for operators
-        that are not fitted.
+        For each skipped step the weights of the history's values and the start's, in this order, one part of a value
+        after the other; empty for operators that are not fitted.
     """
 
     start: int
@@ -50,17 +50,15 @@ class OperatorFacts(NamedTuple):
 
     Attributes
     ----------
-    source : str
-        What it keeps of computed steps, a key of `ReplaySession.grams`.
     looks_back : int
         Computed steps before the last one that it looks at.
-    is_fitted : bool
-        Whether it takes its weights from the plan.
+    fits : tuple of str
+        If it takes its weights from the plan: the parts of a value that have weights of their own, keys of
+        `ReplaySession.grams`.
     """
 
-    source: str
     looks_back: int
-    is_fitted: bool
+    fits: tuple[str, ...] = ()
 
 
 class ReplaySession(Protocol):
@@ -86,9 +84,9 @@ class ReplaySession(Protocol):
         ...
 
     def grams(self) -> Mapping[str, NDArray[np.float64]]:
-        """Return by source the products of every two steps' values on the trajectory, shape (T, T).
+        """Return by part of a value the products of every two steps on the trajectory, shape (T, T).
 
-        Entry (a, b) is the mean over the values' elements of value a times value b.
+        Entry (a, b) is the mean over the part's elements of step a's times step b's.
         """
         ...
 

@@ -24,20 +24,23 @@ class Operator:
     order : int
         Degree of the polynomial through the last ``order + 1`` computed steps, in the sampler's own time
         (`lemica_backend.sampler_time`); 0 takes the last value as it is.
-    is_fitted : bool
-        Whether the weights of those ``order + 1`` values come from the plan, fitted in calibration, and not from the
-        polynomial.
+    fits : tuple of str
+        If the weights of those ``order + 1`` values come from the plan, fitted in calibration, and not from the
+        polynomial: what has weights of its own, keys of `lemica_planner.ReplaySession.grams`. ``residual``: the
+        residuals of both branches alike. ``cond`` and ``guidance``: the conditional residual, and what it differs by
+        from the unconditional one. Guidance multiplies the second by its scale, so the two deserve their own fits.
     """
 
     source: Source
     order: int
-    is_fitted: bool = False
+    fits: tuple[str, ...] = ()
 
 
+SPLIT = "residual-split"
 _SOURCES: tuple[Source, ...] = ("residual", "output")
 
 OPERATORS = {
-    f"{source}{suffix}": Operator(source, order, is_fitted)
+    f"{source}{suffix}": Operator(source, order, (source,) * is_fitted)
     for source in _SOURCES
     for suffix, order, is_fitted in (
         ("", 0, False),
@@ -45,7 +48,7 @@ OPERATORS = {
         ("-quadratic", 2, False),
         ("-fitted", 1, True),
     )
-}
+} | {SPLIT: Operator("residual", 1, ("cond", "guidance"))}
 
 
 def extrapolation_weights(known: Sequence[float], wanted: float) -> list[float]:

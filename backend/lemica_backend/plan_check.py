@@ -32,10 +32,11 @@ def require_operators(plan: CachePlan) -> None:
 
 def _require_weights(entry: PlanEntry, step: int, fill: Fill) -> None:
     operator = OPERATORS[fill.operator]
-    most = min(operator.order + 1, bisect_right(entry.steps, step)) if operator.is_fitted else 0
-    least = 1 if operator.is_fitted else 0
-    if not least <= len(fill.weights) <= most:
+    fits = len(operator.fits)
+    values = range(1, min(operator.order + 1, bisect_right(entry.steps, step)) + 1) if fits else (0,)
+    allowed = [fits * count for count in values]
+    if len(fill.weights) not in allowed:
         raise ModelLoadError(
             f"config.pbtxt, parameter cache_plan: at step {step} of budget {entry.budget}, {fill.operator!r} has "
-            f"{len(fill.weights)} weights; allowed are {least} to {most}: calibrate again"
+            f"{len(fill.weights)} weights; allowed are {' or '.join(map(str, allowed))}: calibrate again"
         )

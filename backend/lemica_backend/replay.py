@@ -20,7 +20,7 @@ from lemica_backend.engine import open_model
 from lemica_backend.errors import LemicaError, ModelLoadError
 from lemica_backend.job import Job, start_job
 from lemica_backend.models import VideoModel
-from lemica_backend.operators import OPERATORS
+from lemica_backend.operators import OPERATORS, SPLIT
 from lemica_backend.planned import FULL, plan_request
 from lemica_backend.sampler_time import sampler_times
 from lemica_backend.step_cache import GUIDED, StepCache
@@ -70,8 +70,11 @@ class EngineReplayer:
         )
 
     def operators(self) -> dict[str, OperatorFacts]:
-        """Return the reuse operators by name."""
-        return {name: OperatorFacts(each.source, each.order, each.is_fitted) for name, each in OPERATORS.items()}
+        """Return the reuse operators by name; without guidance there is nothing to split."""
+        guided = self._config.defaults.guidance_scale > 1
+        return {
+            name: OperatorFacts(each.order, each.fits) for name, each in OPERATORS.items() if guided or name != SPLIT
+        }
 
     def open(self, sample: Sample) -> EngineReplay:
         """Run the sample once without reuse, keeping every step's state."""
@@ -137,10 +140,14 @@ class EngineReplay:
     def grams(self) -> dict[str, NDArray[np.float64]]:
         """Return by source the products of every two steps' values, a mean over elements, shape (T, T)."""
         kept = [job.cache.latest() for job in self._before[1:]]
-        return {
+        grams = {
             "output": _gram([[values[GUIDED]] for values in kept]),
             "residual": _gram([[values[branch] for branch in self._before[0].texts] for values in kept]),
         }
+        if "uncond" in self._before[0].texts:
+            grams["cond"] = _gram([[values["cond"]] for values in kept])
+            grams["guidance"] = _gram([[values["cond"] - values["uncond"]] for values in kept])
+        return grams
 
     @property
     def _num_steps(self) -> int:

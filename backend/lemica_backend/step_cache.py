@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from lemica_backend.operators import OPERATORS, Source, extrapolation_weights
+from lemica_backend.operators import OPERATORS, SPLIT, Operator, Source, extrapolation_weights
 from lemica_backend.types import Branch
 from lemica_planner import Fill
 
@@ -56,13 +56,33 @@ class StepCache:
 
         With fewer computed steps behind it than its order needs, an operator takes those that are there.
         """
-        values = self._kept[key][-len(fill.weights) or -1 - OPERATORS[fill.operator].order :]
-        times = [self._times[value.step] for value in values]
-        weights = fill.weights or extrapolation_weights(times, self._times[step])
-        predicted = values[0].tensor * weights[0]
+        weights = fill.weights or self._polynomial(step, key, OPERATORS[fill.operator])
+        return self._predict_split(key, weights) if fill.operator == SPLIT else self._combine(key, weights)
+
+    def _polynomial(self, step: int, key: Key, operator: Operator) -> Sequence[float]:
+        """Return the weights that extrapolate, for each part that has weights of its own."""
+        values = self._kept[key][-1 - operator.order :]
+        weights = extrapolation_weights([self._times[value.step] for value in values], self._times[step])
+        return weights * max(1, len(operator.fits))
+
+    def _predict_split(self, key: Key, weights: Sequence[float]) -> Tensor:
+        """Forecast a branch from the conditional residual and the guidance, each by its half of the weights.
+
+        The unconditional residual is the conditional one less the guidance.
+        """
+        cond, guidance = weights[: len(weights) // 2], weights[len(weights) // 2 :]
+        if key == "cond":
+            return self._combine("cond", cond)
+        rest = [ours - theirs for ours, theirs in zip(cond, guidance, strict=True)]
+        return self._combine("cond", rest).add_(self._combine("uncond", guidance))
+
+    def _combine(self, key: Key, weights: Sequence[float]) -> Tensor:
+        """Return the sum of the last computed values, each times its weight; the oldest comes first."""
+        values = self._kept[key][-len(weights) :]
+        combined = values[0].tensor * weights[0]
         for value, weight in zip(values[1:], weights[1:], strict=True):
-            predicted = predicted.add(value.tensor, alpha=weight)
-        return predicted
+            combined.add_(value.tensor, alpha=weight)
+        return combined
 
     def latest(self) -> dict[Key, Tensor]:
         """Return what the last computed step recorded."""

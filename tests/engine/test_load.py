@@ -60,10 +60,11 @@ def test_a_plan_with_an_unknown_operator_names_those_it_serves(model_dir, plan):
         (
             ("residual-fitted", "residual"),
             {},
-            "step 1 of budget 3, 'residual-fitted' has 0 weights; allowed are 1 to 1",
+            "step 1 of budget 3, 'residual-fitted' has 0 weights; allowed are 1:",
         ),
-        (("residual-fitted", "residual"), {1: (0.5, 0.5)}, "has 2 weights; allowed are 1 to 1"),
-        (("residual", "residual"), {3: (0.5,)}, "step 3 of budget 3, 'residual' has 1 weights; allowed are 0 to 0"),
+        (("residual-fitted", "residual"), {1: (0.5, 0.5)}, "has 2 weights; allowed are 1:"),
+        (("residual-split", "residual"), {1: (1.0,)}, "has 1 weights; allowed are 2:"),
+        (("residual", "residual"), {3: (0.5,)}, "step 3 of budget 3, 'residual' has 1 weights; allowed are 0:"),
     ],
 )
 def test_a_plan_whose_weights_do_not_fit_its_operators(model_dir, plan, operators, given, message):

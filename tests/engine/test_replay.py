@@ -100,6 +100,31 @@ def test_fitted_weights_are_used(session):
     assert session.errors(fitted[1:])[0] != pytest.approx(session.errors(fitted[:1])[0], rel=1e-2)
 
 
+def test_split_weights_forecast_the_conditional_residual_and_the_guidance(session):
+    """Equal halves are the weights of both branches; weights of the guidance alone move the result."""
+    fitted = Segment(3, 5, "residual-fitted", (2,), weights=((-0.5, 1.5),))
+    alike, other = (
+        Segment(3, 5, "residual-split", (2,), weights=((-0.5, 1.5, *guidance),))
+        for guidance in ((-0.5, 1.5), (0.0, 1.0))
+    )
+    assert session.errors([alike]) == pytest.approx(session.errors([fitted]), rel=1e-4)
+    assert session.errors([other])[0] != pytest.approx(session.errors([fitted])[0], rel=1e-2)
+
+
+def test_the_guidance_is_the_difference_of_the_branches(session):
+    grams = session.grams()
+    values = [job.cache.latest() for job in session._before[1:]]
+    rows = [(value["cond"] - value["uncond"]).flatten().double() for value in values]
+    assert grams["guidance"][2, 3] == pytest.approx((rows[2] @ rows[3] / len(rows[2])).item())
+
+
+def test_without_guidance_there_is_nothing_to_split(model, config):
+    defaults = config.defaults.model_copy(update={"guidance_scale": 1.0})
+    replayer = EngineReplayer(model, config.model_copy(update={"defaults": defaults}), "tiny")
+    assert "residual-split" not in replayer.operators()
+    assert "cond" not in replayer.open(Sample("a cat", 4)).grams()
+
+
 @pytest.mark.parametrize("source", ["residual", "output"])
 def test_grams_are_the_products_of_what_the_steps_made(session, source):
     gram = session.grams()[source]

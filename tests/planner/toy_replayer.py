@@ -37,10 +37,10 @@ class ToyModel:
 
 
 OPERATORS = {
-    "residual": OperatorFacts("residual", 0, is_fitted=False),
-    "residual-linear": OperatorFacts("residual", 1, is_fitted=False),
-    "residual-quadratic": OperatorFacts("residual", 2, is_fitted=False),
-    "residual-fitted": OperatorFacts("residual", 1, is_fitted=True),
+    "residual": OperatorFacts(0),
+    "residual-linear": OperatorFacts(1),
+    "residual-quadratic": OperatorFacts(2),
+    "residual-fitted": OperatorFacts(1, ("residual",)),
 }
 
 
