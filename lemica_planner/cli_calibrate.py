@@ -66,6 +66,10 @@ def calibrate_command(
     refine: Annotated[
         int, typer.Option(min=0, help="lazy: whole paths to try for each of BUDGETS, for a better true outcome.")
     ] = 0,
+    regret: Annotated[
+        float,
+        typer.Option(min=0, help="lazy: stop with the first 2, 4, 8... samples if more would gain no more than this."),
+    ] = 0,
     workers: Annotated[
         int, typer.Option(min=0, help="Run on this many Ray workers; 0 runs in this process.", show_default=False)
     ] = 0,
@@ -82,9 +86,17 @@ def calibrate_command(
         record = journal or output.with_name(output.name + ".journal.jsonl")
         opened = open_replayer(replayer, model_dir, metric)
         _require_folder(output)
-        _refuse_unused(method, {"--budgets": budgets is not None, "--risk": risk != "mean", "--refine": refine > 0})
+        _refuse_unused(
+            method,
+            {
+                "--budgets": budgets is not None,
+                "--risk": risk != "mean",
+                "--refine": refine > 0,
+                "--regret": regret > 0,
+            },
+        )
         _refuse_idle_gpus(worker_gpus, has_workers=bool(workers or ray))
-        lazily = {"operators": _names(operators), "risk": risk, "refine": refine}
+        lazily = {"operators": _names(operators), "risk": risk, "refine": refine, "regret": regret}
         lazily["budgets"] = _budgets(budgets, opened.provenance().num_inference_steps, max_span)
         runner = _runner(partial(open_replayer, replayer, model_dir, metric), samples, workers, ray, worker_gpus)
         with progress_bar("forward") as progress, interruptible(record):

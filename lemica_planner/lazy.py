@@ -18,13 +18,14 @@ import numpy as np
 
 from lemica_planner.calibrate import calibrated
 from lemica_planner.candidates import Candidates
+from lemica_planner.confidence import confidence
 from lemica_planner.errors import CalibrationError, InfeasibleBudgetError
 from lemica_planner.gains import Estimates, GainModel
 from lemica_planner.history_solver import solve_with_history
 from lemica_planner.journal import Journal
 from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback, Runner
 from lemica_planner.operator_graph import OperatorGraph
-from lemica_planner.provenance import Sample
+from lemica_planner.provenance import Provenance, Sample
 from lemica_planner.refine import Refiner
 from lemica_planner.replayer import OperatorFacts, Replayer
 from lemica_planner.risk import risk_measure
@@ -49,6 +50,7 @@ def calibrate_lazily(
     confirm: float = 0.9,
     checks: int = 8,
     refine: int = 0,
+    regret: float = 0,
     progress: ProgressCallback | None = None,
     runner: Runner | None = None,
 ) -> OperatorGraph:
@@ -74,6 +76,11 @@ def calibrate_lazily(
         Whole paths to run for each of `budgets`, on every sample, in search of a better outcome; see
         `lemica_planner.refine`. ``provenance.calibration["forwards"]`` does not count them.
 
+    regret : float
+        Stop with the first 2, 4, 8, ... samples if other draws of them would regret the paths of `budgets` by no more
+        than this share of their worst edge (`lemica_planner.confidence`); 0 uses all samples. The trajectories of all
+        of them are run, and fitted weights are fitted to all of them.
+
     Raises
     ------
     CalibrationError
@@ -93,18 +100,26 @@ def calibrate_lazily(
     with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
         grams = measurer.grams(samples, {part for facts in chosen.values() for part in facts.fits})
         candidates = Candidates(provenance.num_inference_steps, max_span, chosen, grams)
-        search = _Search(measurer, samples, candidates, risk)
-        search.measure_anchors()
-        while pending := search.pending(budgets, confirm):
-            search.measure(pending)
-        off = search.check(checks, budgets)
-        errors, measured = search.estimates().errors, np.isfinite(search.errors)
-        facts = {"risk": risk, "forwards": search.forwards(), "check": off}
-        stated = calibrated(replace(provenance, operator="+".join(operators)), samples, max_span)
-        stated = replace(stated, calibration={**stated.calibration, **facts})
-        graph = OperatorGraph(candidates, errors, measured, risk, stated, tuple(samples))
+        stated = replace(provenance, operator="+".join(operators))
+        for used in _rounds(len(samples), regret):
+            search = _Search(measurer, samples[:used], candidates, risk)
+            search.run(budgets, confirm)
+            graph = search.graph(stated)
+            if used == len(samples) or _is_sure(graph, budgets, regret):
+                break
+        graph = search.checked(graph, checks, budgets)
         refiner = Refiner(graph, measurer, evaluations=refine)
         return replace(graph, refined={at: refiner.refine(at) for at in budgets} if refine else {})
+
+
+def _rounds(count: int, regret: float) -> list[int]:
+    """Return how many samples to use, in turn."""
+    few = [2**power for power in range(1, count.bit_length()) if 2**power < count] if regret else []
+    return [*few, count]
+
+
+def _is_sure(graph: OperatorGraph, budgets: Sequence[int], regret: float) -> bool:
+    return max(each.regret for each in confidence(graph, budgets)) <= regret
 
 
 def _choose(known: Mapping[str, OperatorFacts], names: Iterable[str]) -> dict[str, OperatorFacts]:
@@ -148,6 +163,27 @@ class _Search:
         """Return what trajectories and segments cost in one uninterrupted run, in forwards of one row."""
         steps = self._candidates.num_steps
         return len(self._samples) * steps + int((np.isfinite(self.errors) * (steps - self._ends)).sum())
+
+    def run(self, budgets: Sequence[int], confirm: float) -> None:
+        """Measure until no doubtful edge could change the best paths by much."""
+        self.measure_anchors()
+        while pending := self.pending(budgets, confirm):
+            self.measure(pending)
+
+    def graph(self, stated: Provenance) -> OperatorGraph:
+        """Return what is known so far."""
+        provenance = calibrated(stated, self._samples, self._candidates.max_span)
+        known = {**provenance.calibration, "risk": self._risk, "forwards": self.forwards()}
+        provenance = replace(provenance, calibration=known)
+        errors, measured = self.estimates().errors, np.isfinite(self.errors)
+        return OperatorGraph(self._candidates, errors, measured, self._risk, provenance, tuple(self._samples))
+
+    def checked(self, graph: OperatorGraph, count: int, budgets: Sequence[int]) -> OperatorGraph:
+        """Return the graph with what a check of its estimates found."""
+        off = self.check(count, budgets)
+        graph = self.graph(graph.provenance)
+        provenance = replace(graph.provenance, calibration={**graph.provenance.calibration, "check": off})
+        return replace(graph, provenance=provenance)
 
     def measure_anchors(self) -> None:
         """Measure one segment at each of a few ends."""

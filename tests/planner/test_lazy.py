@@ -149,3 +149,17 @@ def test_an_infeasible_budget_is_refused_before_any_replay(journal):
     with pytest.raises(InfeasibleBudgetError, match="smallest feasible budget is 5"):
         run(journal, replayer, budgets=[4, 8])
     assert not replayer.calls
+
+
+def test_it_stops_when_more_samples_would_not_change_much(journal, tmp_path):
+    """With any regret allowed two samples are enough; with next to none all are used, as without the option."""
+    samples = [Sample(f"cube {seed}", seed) for seed in range(5)]
+    known = {"max_span": SPAN, "budgets": BUDGETS}
+    graphs = [
+        calibrate_lazily(ToyReplayer(STEPS), samples, journal=tmp_path / str(regret), regret=regret, **known)
+        for regret in (9.0, 1e-12, 0.0)
+    ]
+    assert [len(graph.samples) for graph in graphs] == [2, 5, 5]
+    steps = [{budget: entry.steps for budget, entry in graph.entries().items()} for graph in graphs[1:]]
+    assert steps[0] == steps[1]
+    assert graphs[0].provenance.calibration["forwards"] < graphs[2].provenance.calibration["forwards"]
