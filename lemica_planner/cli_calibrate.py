@@ -86,15 +86,8 @@ def calibrate_command(
         record = journal or output.with_name(output.name + ".journal.jsonl")
         opened = open_replayer(replayer, model_dir, metric)
         _require_folder(output)
-        _refuse_unused(
-            method,
-            {
-                "--budgets": budgets is not None,
-                "--risk": risk != "mean",
-                "--refine": refine > 0,
-                "--regret": regret > 0,
-            },
-        )
+        lazy_only = {"--budgets": budgets is not None, "--risk": risk != "mean"}
+        _refuse_unused(method, lazy_only | {"--refine": refine > 0, "--regret": regret > 0})
         _refuse_idle_gpus(worker_gpus, has_workers=bool(workers or ray))
         lazily = {"operators": _names(operators), "risk": risk, "refine": refine, "regret": regret}
         lazily["budgets"] = _budgets(budgets, opened.provenance().num_inference_steps, max_span)
