@@ -46,8 +46,8 @@ class Runner(Protocol):
         """Yield each sample with the products of its values, see `ReplaySession.grams`."""
         ...
 
-    def outcomes(self, sample: Sample, paths: Sequence[PlanEntry]) -> Any:
-        """Return what each path changes in the sample's final latents."""
+    def outcomes(self, wanted: Mapping[Sample, Sequence[PlanEntry]]) -> Iterator[tuple[Sample, Any]]:
+        """Yield each sample with what its paths change in its final latents, in any order."""
         ...
 
     def close(self) -> None:
@@ -82,9 +82,10 @@ class LocalRunner:
         """Return how many trajectories must run first."""
         return len(set(samples) - self._sessions.keys())
 
-    def outcomes(self, sample: Sample, paths: Sequence[PlanEntry]) -> Any:
-        """Return what each path changes in the sample's final latents."""
-        return self._session(sample).outcomes(paths)
+    def outcomes(self, wanted: Mapping[Sample, Sequence[PlanEntry]]) -> Iterator[tuple[Sample, Any]]:
+        """Yield each sample with what its paths change in its final latents, in order."""
+        for sample, paths in wanted.items():
+            yield sample, self._session(sample).outcomes(paths)
 
     def grams(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Grams]]:
         """Yield each sample with the products of its values, in order."""
@@ -193,15 +194,13 @@ class Measurer:
 
     def outcomes(self, samples: Sequence[Sample], paths: Sequence[PlanEntry]) -> NDArray[np.float64]:
         """Return what each whole path changes in each sample's final latents, shape (samples, paths)."""
-        for sample in samples:
-            missing = [path for path in paths if self._journal.outcome(sample, path) is None]
-            if missing:
-                self._meter.expect([], self._runner.unopened([sample]))
-                values = np.asarray(self._runner.outcomes(sample, missing), np.float64)
-                if values.shape != (len(missing),) or not np.all(np.isfinite(values) & (values >= 0)):
-                    raise CalibrationError(f"the replayer must return {len(missing)} finite outcomes; got {values}")
-                self._journal.record_outcomes(sample, missing, values.tolist())
-                self._meter.ran(sum(path.budget for path in missing))
+        known = self._journal.outcome
+        missing = {each: [path for path in paths if known(each, path) is None] for each in samples}
+        wanted = {sample: some for sample, some in missing.items() if some}
+        self._meter.expect([], self._runner.unopened(wanted))
+        for sample, values in self._runner.outcomes(wanted):
+            self._journal.record_outcomes(sample, wanted[sample], _valid_outcomes(values, len(wanted[sample])))
+            self._meter.ran(sum(path.budget for path in wanted[sample]))
         return np.array([[self._journal.outcome(sample, path) for path in paths] for sample in samples], np.float64)
 
     def tasks(self, measure: Measure, wanted: Mapping[Sample, Iterable[Segment]]) -> list[Task]:
@@ -223,6 +222,13 @@ def _batches(measure: Measure, segments: Sequence[Segment]) -> Iterator[tuple[Se
         return
     for end in sorted({segment.end for segment in segments}):
         yield tuple(segment for segment in segments if segment.end == end)
+
+
+def _valid_outcomes(values: Any, count: int) -> list[float]:
+    outcomes = np.asarray(values, np.float64)
+    if outcomes.shape != (count,) or not np.all(np.isfinite(outcomes) & (outcomes >= 0)):
+        raise CalibrationError(f"the replayer must return {count} finite outcomes >= 0; got {outcomes.tolist()}")
+    return [float(outcome) for outcome in outcomes]
 
 
 def _valid(values: Any, task: Task) -> list[float]:

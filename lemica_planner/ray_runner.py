@@ -7,7 +7,7 @@ measurement goes into the one journal, so the graph does not depend on how many 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
@@ -19,6 +19,8 @@ from lemica_planner.provenance import Sample
 from lemica_planner.replayer import Replayer
 
 __all__ = ["RayRunner"]
+
+_Named = TypeVar("_Named")
 
 
 class RayRunner:
@@ -72,17 +74,15 @@ class RayRunner:
 
     def run(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
         """Yield each task with what its session returned, as they finish."""
-        waiting = {}
-        for number, task in enumerate(tasks):
-            reference = self._actor(task.sample, number).measure.remote(task)
-            waiting[reference] = task
-        while waiting:
-            (done, *_), _ = ray.wait(list(waiting))
-            yield waiting.pop(done), ray.get(done)
+        yield from _as_finished(
+            {self._actor(task.sample, number).measure.remote(task): task for number, task in enumerate(tasks)}
+        )
 
-    def outcomes(self, sample: Sample, paths: Sequence[PlanEntry]) -> Any:
-        """Return what each path changes in the sample's final latents."""
-        return ray.get(self._actor(sample).outcomes.remote(sample, tuple(paths)))
+    def outcomes(self, wanted: Mapping[Sample, Sequence[PlanEntry]]) -> Iterator[tuple[Sample, Any]]:
+        """Yield each sample with what its paths change in its final latents, as they finish."""
+        yield from _as_finished(
+            {self._actor(sample).outcomes.remote(sample, tuple(paths)): sample for sample, paths in wanted.items()}
+        )
 
     def unopened(self, samples: Iterable[Sample]) -> int:
         """Return how many trajectories must run first, as far as this process knows."""
@@ -90,10 +90,7 @@ class RayRunner:
 
     def grams(self, samples: Sequence[Sample]) -> Iterator[tuple[Sample, Grams]]:
         """Yield each sample with the products of its values, as they finish."""
-        waiting = {self._actor(sample).grams.remote(sample): sample for sample in samples}
-        while waiting:
-            (done, *_), _ = ray.wait(list(waiting))
-            yield waiting.pop(done), ray.get(done)
+        yield from _as_finished({self._actor(sample).grams.remote(sample): sample for sample in samples})
 
     def close(self) -> None:
         """End the workers, and the connection if this made it."""
@@ -116,6 +113,13 @@ class RayRunner:
         return self._actors[place]
 
 
+def _as_finished(waiting: dict[Any, _Named]) -> Iterator[tuple[_Named, Any]]:
+    """Yield each name with the value of its reference."""
+    while waiting:
+        (done, *_), _ = ray.wait(list(waiting))
+        yield waiting.pop(done), ray.get(done)
+
+
 class _Worker:
     """One process with the model."""
 
@@ -126,7 +130,7 @@ class _Worker:
         return next(self._runner.run([task]))[1]
 
     def outcomes(self, sample: Sample, paths: Sequence[PlanEntry]) -> Any:
-        return self._runner.outcomes(sample, paths)
+        return next(self._runner.outcomes({sample: paths}))[1]
 
     def grams(self, sample: Sample) -> Grams:
         return next(self._runner.grams([sample]))[1]
