@@ -1,4 +1,4 @@
-"""Compare plans by what they change in the final latents, on prompts that none of them was calibrated on.
+"""Compare plans by what they change in the final latents or frames, on prompts that none of them was calibrated on.
 
 ``python -m benchmarks.bench_outcomes MODEL_DIR NAME=GRAPH ... --prompts FILE --budgets 10-30``: every prompt runs in
 full once and with every plan at every budget. Printed are means over the prompts with 95 % bootstrap intervals, and
@@ -86,11 +86,14 @@ def main(
     prompts: Annotated[Path, typer.Option(help="One held-out prompt a line.")],
     budgets: Annotated[str, typer.Option(help="Such as 10-30, or 10,17,25.")] = "10-30",
     count: Annotated[int | None, typer.Option(help="Only the first prompts.")] = None,
+    metric: Annotated[
+        str, typer.Option(help="What outcomes measure: latents_l1, latents_l2, or frames_l2.")
+    ] = "latents_l1",
 ) -> None:
     """Print the comparison as a table, then as one line of JSON."""
     wanted = parse_range(budgets)
     entries = read_plans(plans, wanted)
-    replayer = open_replayer(model_dir)
+    replayer = open_replayer(model_dir, metric)
     outcomes: list[list[float]] = []
     for number, prompt in enumerate(tqdm(read_prompts(prompts)[:count])):
         session = replayer.open(Sample(prompt, FIRST_SEED + number))
@@ -103,7 +106,11 @@ def main(
     rows = list(_rows(names, wanted, errors))
     _show(rows)
     mean = {name: float(np.mean([row["ratio"] for row in rows if row["plan"] == name])) for name in names}
-    print(json.dumps({"prompts": len(outcomes), "first_seed": FIRST_SEED, "mean_ratio": mean, "rows": rows}))
+    print(
+        json.dumps(
+            {"metric": metric, "prompts": len(outcomes), "first_seed": FIRST_SEED, "mean_ratio": mean, "rows": rows}
+        )
+    )
 
 
 if __name__ == "__main__":
