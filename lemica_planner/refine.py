@@ -3,6 +3,9 @@
 Edge weights see one segment at a time, but the segments of a path interact. So the best paths by three readings of the
 weights (worst edge, sum, sum of squares) run whole on the calibration samples, and from the best of them a local search
 moves interior steps by one, most promising first, as long as the outcome falls.
+
+Samples differ more than neighbouring paths do, and the best of many paths on a few samples is often best by chance. So
+a path replaces another only if it is better beyond doubt of one standard error, sample by sample.
 """
 
 from __future__ import annotations
@@ -19,7 +22,9 @@ from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.plan_entry import PlanEntry
 from lemica_planner.risk import risk_measure
 
-__all__ = ["Refiner"]
+__all__ = ["Refiner", "is_better"]
+
+_SMALLEST = 1e-12
 
 
 class Refiner:
@@ -42,21 +47,20 @@ class Refiner:
 
     def refine(self, budget: int) -> PlanEntry:
         """Return the best path found, with its outcome; never one worse than the minimax path on these samples."""
-        starts = list(dict.fromkeys(paths[budget] for paths in self._starts))[: self._evaluations]
-        tried = {steps: self._outcome(steps) for steps in starts}
-        best = min(tried, key=lambda steps: tried[steps])
+        starts = list(dict.fromkeys(paths[budget] for paths in self._starts))
+        best, tried = starts[0], {starts[0]: self._outcomes(starts[0])}
         while len(tried) < self._evaluations:
-            steps = next((near for near in self._neighbours(best) if near not in tried), None)
+            steps = next((near for near in (*starts, *self._neighbours(best)) if near not in tried), None)
             if steps is None:
                 break
-            tried[steps] = self._outcome(steps)
-            best = steps if tried[steps] < tried[best] else best
-        return replace(self._graph.entry(best, self._weights), outcome=tried[best])
+            tried[steps] = self._outcomes(steps)
+            best = steps if is_better(tried[steps], tried[best], self._graph.risk) else best
+        return replace(self._graph.entry(best, self._weights), outcome=_risk(self._graph.risk, tried[best]))
 
-    def _outcome(self, steps: Sequence[int]) -> float:
+    def _outcomes(self, steps: Sequence[int]) -> NDArray[np.float64]:
+        """Return what the path changes in each sample's final latents."""
         path = self._graph.entry(steps, self._weights)
-        outcomes = self._measurer.outcomes(self._graph.samples, [path])
-        return float(risk_measure(self._graph.risk, outcomes)[0])
+        return self._measurer.outcomes(self._graph.samples, [path])[:, 0]
 
     def _neighbours(self, steps: Sequence[int]) -> Iterator[tuple[int, ...]]:
         """Yield the paths with one interior step moved by one, the smallest sum of squares first."""
@@ -74,3 +78,22 @@ class Refiner:
     def _sum_of_squares(self, steps: Sequence[int]) -> float:
         edges: NDArray[np.float64] = self._weights[self._graph.candidates.on_path(steps, self._weights)]
         return float((edges**2).sum())
+
+
+def is_better(trial: NDArray[np.float64], best: NDArray[np.float64], risk: str) -> bool:
+    """Return whether the trial's risk is lower, and its logarithm by a standard error, sample by sample.
+
+    Parameters
+    ----------
+    trial, best : ndarray, shape (samples,)
+        What two paths change on the same samples.
+    risk : str
+        See `lemica_planner.risk.risk_measure`.
+    """
+    gains = np.log(np.maximum(best, _SMALLEST) / np.maximum(trial, _SMALLEST))
+    doubt = gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else 0.0
+    return _risk(risk, trial) < _risk(risk, best) and bool(gains.mean() > doubt)
+
+
+def _risk(risk: str, outcomes: NDArray[np.float64]) -> float:
+    return float(risk_measure(risk, outcomes[:, None])[0])

@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 
 from lemica_planner import CachePlan
 from lemica_planner.journal import Journal
 from lemica_planner.measuring import LocalRunner, Measurer, Meter
-from lemica_planner.refine import Refiner
+from lemica_planner.refine import Refiner, is_better
 from tests.planner.test_lazy import SAMPLES, STEPS, run
 from tests.planner.toy_replayer import ToyReplayer
 
@@ -47,3 +48,20 @@ def test_both_scores_are_in_the_plan(graph, measurer):
     assert again == refined
     assert again.outcome > 0
     assert again.predicted_error > 0
+
+
+@pytest.mark.parametrize(
+    ("trial", "expected"),
+    [
+        ([0.9, 1.8, 2.7], True),  # a tenth off every sample
+        ([0.2, 2.1, 3.1], False),  # one sample won much, the others lost
+        ([1.1, 2.0, 2.2], False),  # lower on average, but not for sure
+        ([1.0, 2.0, 3.0], False),
+    ],
+)
+def test_one_lucky_sample_is_not_enough(trial, expected):
+    assert is_better(np.array(trial), np.array([1.0, 2.0, 3.0]), "mean") is expected
+
+
+def test_one_sample_alone_decides():
+    assert is_better(np.array([0.9]), np.array([1.0]), "mean")
