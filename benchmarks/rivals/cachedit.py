@@ -28,9 +28,7 @@ class Setting(NamedTuple):
 
 RECOMMENDED = Setting(0.08, 8)  # cache-dit's defaults
 SETTINGS = (
-    Setting(0.04, 8),
     RECOMMENDED,
-    Setting(0.16, 8),
     Setting(0.16, 4),
     Setting(0.3, 4),
     Setting(0.6, 4),
@@ -46,7 +44,7 @@ def caches(num_steps: int, pairs: int) -> Iterator[Rival]:
     """Yield masks and DBCache at every setting; `pairs` is the length of the re-cut model's list."""
     for policy in POLICIES:
         steps = [step for step, computes in enumerate(_mask(num_steps, policy)) if computes]
-        yield reused("cache-dit mask", policy, steps, recommended=True)
+        yield reused("cache-dit mask", policy, steps, num_steps, best=True)
     for order in (0, 1):
         for setting in SETTINGS:
             yield _dbcache(setting, order, num_steps, pairs)

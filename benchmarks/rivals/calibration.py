@@ -62,13 +62,13 @@ def changes(begin: Start) -> Iterator[tuple[float, float, float]]:
 
 
 def magnitude_ratio(now: Tensor, before: Tensor) -> float:
-    """Return the mean over tokens of the ratio of their residuals' lengths (MagCache, arXiv 2506.09045, equation 4)."""
+    """Return the mean over tokens of the ratio of their residuals' lengths (MagCache, arXiv 2506.09045)."""
     lengths = [torch.linalg.vector_norm(values.float(), dim=-1) for values in (now, before)]
     return float((lengths[0] / (lengths[1] + 1e-8)).mean())
 
 
 def relative_change(now: Tensor, before: Tensor) -> float:
-    """Return the relative L1 change (TeaCache, arXiv 2411.19108, equation 4)."""
+    """Return the relative L1 change (TeaCache, arXiv 2411.19108)."""
     return float((now - before).abs().mean() / before.abs().mean())
 
 

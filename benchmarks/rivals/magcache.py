@@ -24,8 +24,6 @@ class Setting(NamedTuple):
 
 RECOMMENDED = Setting(0.06, 3, 0.2)  # the defaults of diffusers' MagCacheConfig
 SETTINGS = (
-    Setting(0.02, 2, 0.2),
-    Setting(0.03, 2, 0.2),
     RECOMMENDED,
     Setting(0.12, 4, 0.2),
     Setting(0.12, 4, 0.1),
@@ -39,7 +37,7 @@ def mag_cache(ratios: Sequence[float]) -> Iterator[Rival]:
     """Yield the rule at every setting, with ratios that were measured on this model."""
     for setting in SETTINGS:
         name = f"{setting.threshold:g}/{setting.max_skip}/{setting.retention:g}"
-        yield reused("magcache", name, mag_steps(ratios, setting), recommended=setting == RECOMMENDED)
+        yield reused("magcache", name, mag_steps(ratios, setting), len(ratios), best=setting == RECOMMENDED)
 
 
 def mag_steps(ratios: Sequence[float], setting: Setting) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.rivals.rival import Rival, Start, follow, run_full
-from lemica_planner import CachePlan, ErrorGraph, Fill, PlanEntry, shortest_path, solve, uniform_steps
+from lemica_planner import CachePlan, ErrorGraph, Fill, shortest_path, solve, uniform_steps
 from lemica_planner.graph_file import load_graph
 
 PEAK_POWER = 2.0
@@ -24,19 +24,19 @@ def planned(sources: Iterable[str], budgets: Sequence[int]) -> Iterator[Rival]:
         plan = CachePlan.from_graph(load_graph(path))
         for budget in budgets:
             entry = plan.resolve(budget)
-            yield _listed(name, f"B={budget}", entry.steps, entry.reuse(plan.provenance.operator), recommended=True)
+            yield _listed(name, f"B={budget}", entry.steps, entry.reuse(plan.provenance.operator), best=True)
 
 
 def from_paper(graph: ErrorGraph, budgets: Sequence[int]) -> Iterator[Rival]:
     """Yield LeMiCa's own plans: minimax paths through the naive graph, the last residual reused (arXiv 2511.00090)."""
     for budget in budgets:
-        yield reused("lemica paper", f"B={budget}", solve(graph, budget).steps, recommended=True)
+        yield reused("lemica paper", f"B={budget}", solve(graph, budget).steps, graph.num_steps, best=True)
 
 
 def uniform(num_steps: int, budgets: Sequence[int]) -> Iterator[Rival]:
     """Yield evenly spaced steps, the last residual reused."""
     for budget in budgets:
-        yield reused("uniform", f"B={budget}", uniform_steps(num_steps, budget))
+        yield reused("uniform", f"B={budget}", uniform_steps(num_steps, budget), num_steps)
 
 
 def mean_cache(graph: ErrorGraph, budgets: Sequence[int]) -> Iterator[Rival]:
@@ -51,8 +51,8 @@ def mean_cache(graph: ErrorGraph, budgets: Sequence[int]) -> Iterator[Rival]:
     powered = ErrorGraph(peak_powers(graph.weights))
     for budget in budgets:
         steps = shortest_path(powered, budget).steps
-        yield reused("meancache steps", f"B={budget}", steps, recommended=True)
-        yield reused("meancache velocity", f"B={budget}", steps, "output-linear", recommended=True)
+        yield reused("meancache steps", f"B={budget}", steps, graph.num_steps, best=True)
+        yield reused("meancache velocity", f"B={budget}", steps, graph.num_steps, "output-linear", best=True)
 
 
 def peak_powers(weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -71,16 +71,16 @@ def _run_fewer(begin: Start, steps: int) -> Tensor:
 
 
 def reused(
-    method: str, setting: str, steps: Sequence[int], operator: str = "residual", *, recommended: bool = False
+    method: str, setting: str, steps: Sequence[int], num_steps: int, operator: str = "residual", *, best: bool = False
 ) -> Rival:
     """Return a list of steps whose every other step is made by one operator of the engine."""
-    entry = PlanEntry(tuple(steps))
-    return _listed(method, setting, entry.steps, entry.reuse(operator), recommended=recommended)
+    reuse = {step: Fill(operator) for step in sorted(set(range(num_steps)) - set(steps))}
+    return _listed(method, setting, steps, reuse, best=best)
 
 
-def _listed(method: str, setting: str, steps: Sequence[int], reuse: Mapping[int, Fill], *, recommended: bool) -> Rival:
+def _listed(method: str, setting: str, steps: Sequence[int], reuse: Mapping[int, Fill], *, best: bool) -> Rival:
     run = partial(follow, computed=frozenset(steps), reuse=reuse)
-    return Rival(method, setting, f"{sorted(steps)} {sorted(reuse.items())}", run, recommended)
+    return Rival(method, setting, f"{sorted(steps)} {sorted(reuse.items())}", run, best)
 
 
 def naive_graph(path: Path) -> ErrorGraph:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from benchmarks.rivals.recut import run_recut
 from benchmarks.rivals.rival import Rival
 
-FIRST_BLOCK_THRESHOLDS = (0.03, 0.05, 0.08, 0.12, 0.2, 0.4)
+FIRST_BLOCK_THRESHOLDS = (0.05, 0.08, 0.12, 0.2, 0.4)
 FIRST_BLOCK_RECOMMENDED = 0.05  # diffusers' default
 SEA_RECOMMENDED = (0.25, 2)  # diffusers' defaults: threshold, longest run of skipped steps
-SEA_SETTINGS = ((0.1, 2), SEA_RECOMMENDED, (0.25, 4), (0.5, 4), (0.5, 8), (1.0, 8))
+SEA_SETTINGS = (SEA_RECOMMENDED, (0.25, 4), (0.5, 4), (0.5, 8), (1.0, 8))
 
 
 def caches(pairs: int) -> Iterator[Rival]:

@@ -109,6 +109,10 @@ def _cell(ratio: Ratio | None) -> str:
     return f"{ratio.ratio:.2f} ({low:.2f}-{high:.2f}){'*' if ratio.uses_more else ' '}"
 
 
+def _table(title: str, caption: str | None = None) -> Table:
+    return Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", caption=caption, caption_justify="left")
+
+
 def _console() -> Console:
     console = Console()
     return console if console.is_terminal else Console(width=_LOG_WIDTH)
@@ -116,7 +120,9 @@ def _console() -> Console:
 
 def show_faults(faults: Sequence[Fault]) -> None:
     """Print what does not work on this model as it is."""
-    table = Table("method", "tried", "what happened", box=box.SIMPLE_HEAD, title="Does not work on Latte as it is")
+    table = _table("Does not work on Latte as it is")
+    for name in ("method", "tried", "what happened"):
+        table.add_column(name)
     for fault in faults:
         table.add_row(*fault)
     _console().print(table)

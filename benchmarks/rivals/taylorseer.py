@@ -18,7 +18,7 @@ from benchmarks.rivals.rival import Rival, follow
 from lemica_planner import Fill
 
 WARM_UP = 3
-INTERVALS = (2, 3, 4, 5, 6, 8)
+INTERVALS = (2, 3, 5, 8)
 RECOMMENDED_INTERVAL = 5
 _OPERATORS = {1: "residual-linear", 2: "residual-quadratic"}  # how many values the step cache keeps
 
@@ -62,7 +62,7 @@ def taylor_weights(known: Sequence[int], wanted: int, order: int) -> NDArray[np.
     """Return the weights of the values at the steps `known`, ascending, in the series at step `wanted`.
 
     Each derivative is the difference of the one below it between the last two computed steps, over their distance
-    (arXiv 2503.06923, equation 3, as diffusers' ``TaylorSeerState`` has it for uneven steps).
+    (arXiv 2503.06923, as diffusers' ``TaylorSeerState`` has it for uneven steps).
 
     Examples
     --------

@@ -2,8 +2,7 @@
 
 The modulated input of the first block says how much the output will change. Its relative L1 change against the step
 before, through a fitted polynomial, adds up; the blocks run when the sum reaches a threshold, and at the first and the
-last step. In between the residual of the whole stack is reused. (The authors' scripts for Latte and Open-Sora do the
-same with their own polynomial, which belongs to other weights.)
+last step. In between the residual of the whole stack is reused.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from lemica_backend.job import Job
 from lemica_planner import Fill
 
 THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6)
-RECOMMENDED = (0.1, 0.2)  # "slow" and "fast" of the paper, for Latte and Open-Sora
+RECOMMENDED = (0.1, 0.2)  # "slow" and "fast" in the authors' evaluation
 _REUSE = Fill("residual")
 
 
