@@ -56,8 +56,16 @@ def chosen(every: Iterable[Rival], methods: Collection[str], always: Collection[
 
 
 def calibrated_facts(model: OpenLatte, config: ModelConfig, source: str, store: Store) -> FactsRow:
-    """Return what MagCache and TeaCache need, from the samples of the graph ``NAME=GRAPH.npz``; measured once."""
+    """Return what MagCache and TeaCache need, from the samples of the graph ``NAME=GRAPH.npz``; measured once.
+
+    Raises
+    ------
+    ValueError
+        If the graph does not say which samples it was measured on.
+    """
     samples = load_graph(source.partition("=")[2]).samples
+    if not samples:
+        raise ValueError(f"{source}: the graph names no samples, and rivals are calibrated on those of the base")
     listed = [list(sample) for sample in samples]
     weights = model.info.weights_hash
     row = store.facts(weights, listed)
