@@ -53,12 +53,8 @@ class Start:
 
     def with_steps(self, steps: int) -> Start:
         """Return the same request with another number of sampler steps."""
-        return dataclasses.replace(self, planned=_full(self.model, self.config, self.request(steps)))
-
-    def request(self, steps: int | None = None) -> GenerationRequest:
-        """Return what a client would send."""
-        planned = self.planned
-        return GenerationRequest(planned.prompt, seed=planned.seed, num_inference_steps=steps, budget=FULL)
+        request = GenerationRequest(self.planned.prompt, seed=self.planned.seed, num_inference_steps=steps, budget=FULL)
+        return dataclasses.replace(self, planned=_full(self.model, self.config, request))
 
 
 Denoise = Callable[[Start], Tensor]
