@@ -20,7 +20,7 @@ __all__ = ["Usual", "text_distance"]
 _SMALLEST = 1e-12
 _EARLY = 3  # computed steps
 _SIZES = ("uncond", "cond", "combined", "difference", "guided")
-_FORECASTS = ("reuse", "line", "fitted")
+_FORECASTS = ("reuse", "line", "own")
 _KEYS = ("uncond", "cond", "both", "combined", "difference")
 
 

@@ -7,6 +7,7 @@ them, against the value that was just computed, is the operator's own error at t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 
 from torch import Tensor
 
@@ -23,14 +24,24 @@ _PLAIN = {"reuse": "residual", "line": "residual-linear"}
 
 
 def forecasts(graph: OperatorGraph, entry: PlanEntry) -> dict[int, dict[str, Fill]]:
-    """Return by computed step but the first what could have been forecast for it: reuse, line, and fitted."""
+    """Return by computed step but the first what could have been forecast for it.
+
+    ``reuse`` of the last value, the ``line`` through the last two, and ``own``: what the operator that filled in the
+    steps before would have made of this one.
+    """
     known = {name: Fill(operator) for name, operator in _PLAIN.items()}
-    gram = graph.candidates.grams["residual"]
     found = {}
     for at, step in enumerate(entry.steps[1:], start=1):
-        before = entry.steps[max(0, at - 2) : at]
-        found[step] = {**known, "fitted": Fill("residual-fitted", fit_weights(gram, before, step))}
+        operator = (entry.operators or (graph.provenance.operator,) * at)[at - 1]
+        found[step] = {**known, "own": _own(graph, operator, entry.steps[max(0, at - 2) : at], step)}
     return found
+
+
+def _own(graph: OperatorGraph, operator: str, before: Sequence[int], step: int) -> Fill:
+    fits = graph.candidates.operators[operator].fits
+    return Fill(
+        operator, tuple(chain.from_iterable(fit_weights(graph.candidates.grams[part], before, step) for part in fits))
+    )
 
 
 class WatchedCache(StepCache):
@@ -51,7 +62,7 @@ class WatchedCache(StepCache):
     """
 
     def __init__(self, times: Sequence[float], fills: Forecasts, guidance_scale: float) -> None:
-        super().__init__(times, ("residual-fitted", "output-linear"))
+        super().__init__(times, ("residual-linear", "output"))
         self._fills, self._scale = fills, guidance_scale
         self._uncond: dict[str, Tensor] = {}
         self.seen: Seen = {}
