@@ -34,6 +34,7 @@ def main(
     *,
     far: Annotated[Path, typer.Option(help="Groups of far prompts.")] = FAR,
     held_out: Annotated[Path, typer.Option(help="One prompt a line.")] = HELD_OUT,
+    count: Annotated[int, typer.Option(help="How many of the held-out prompts.")] = 12,
     budgets: Annotated[str, typer.Option(help="Such as 10,17,25.")] = "10,17,25",
     risks: Annotated[str, typer.Option(help="Risks to weigh the first graph under.")] = "quantile:0.9,cvar:0.8,mean+1",
     rounds: Annotated[int, typer.Option(min=1, help="Seeds of each prompt.")] = 2,
@@ -54,7 +55,7 @@ def main(
     oracles = Oracles(replayer, graph, numbers, folder / "oracles.jsonl")
     rivals = Rivals(graphs, numbers, risks.split(","), oracles)
     calibrated = tuple(dict.fromkeys(sample.prompt for sample in graph.samples))
-    groups = {"held out": read_prompts(held_out), **read_groups(far), "calibration": calibrated}
+    groups = {"held out": read_prompts(held_out)[:count], **read_groups(far), "calibration": calibrated}
     findings = survey(make_cases(groups, rounds), rivals, runs, Depth(deep, twins), minutes)
     if findings is None:
         print("the time is up; run the same command again to go on")

@@ -45,6 +45,7 @@ class Oracles:
                 budgets=self._budgets,
                 journal=self._journal,
                 operators=tuple(self._like.candidates.operators),
+                checks=0,
             )
         return self._known[sample]
 

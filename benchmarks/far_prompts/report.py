@@ -11,7 +11,6 @@ from rich.table import Table
 __all__ = ["show"]
 
 _METRIC = "frames_l2"
-_SIGNALS = 8  # the best ones of a budget
 
 
 def show(report: Mapping[str, Any]) -> None:
@@ -54,21 +53,17 @@ def _plans(report: Mapping[str, Any]) -> Table:
 
 
 def _signals(report: Mapping[str, Any]) -> Table:
+    """Return the signals that have intervals: the best ones of each budget."""
     table = Table("budget", "signal", "rank correlation", "95 %", "AUC", "95 %", "bad", title=f"signals, {_METRIC}")
-    for budget in dict.fromkeys(row["budget"] for row in report["signals"]):
-        rows = [row for row in report["signals"] if row["budget"] == budget]
-        rows.sort(key=lambda row: -row[_METRIC]["rank_correlation"])
-        for row in rows[:_SIGNALS]:
-            scores = row[_METRIC]
-            table.add_row(
-                str(budget),
-                row["signal"],
-                f"{scores['rank_correlation']:.2f}",
-                _interval(scores["rank_correlation_interval"]),
-                f"{scores['auc']:.2f}",
-                _interval(scores["auc_interval"]),
-                str(scores["bad"]),
-            )
+    for row in report["signals"]:
+        scores = row[_METRIC]
+        if "auc_interval" in scores:
+            cells = [
+                cell
+                for score in ("rank_correlation", "auc")
+                for cell in (f"{scores[score]:.2f}", _interval(scores[f"{score}_interval"]))
+            ]
+            table.add_row(str(row["budget"]), row["signal"], *cells, str(scores["bad"]))
     return table
 
 

@@ -36,7 +36,7 @@ def survey(
     """Return every case with its results, or None if the time was up before."""
     end = time.monotonic() + 60 * minutes if minutes else float("inf")
     findings = []
-    for case in tqdm(sorted(cases, key=lambda case: _is_deep(case, depth))):
+    for case in tqdm(sorted(cases, key=lambda case: (_is_deep(case, depth), case.round, case.number))):
         if time.monotonic() > end:
             return None
         ways = _ways(case, cases, rivals, depth)
