@@ -11,6 +11,7 @@ __all__ = ["fit_weights"]
 
 _DECIMALS = 4  # enough for 1e-4 of a value, and short in a plan
 _RIDGE = 1e-7  # of the mean square: neighbouring steps are so alike that plain least squares is ill-posed
+_SMALLEST = 1e-30  # where all values are 0, as the guidance of an empty prompt is, the weights are those of reuse
 
 
 def fit_weights(gram: NDArray[np.float64], known: Sequence[int], step: int) -> tuple[float, ...]:
@@ -36,7 +37,8 @@ def fit_weights(gram: NDArray[np.float64], known: Sequence[int], step: int) -> t
     (-1.0, 2.0)
     """
     among = gram[np.ix_(known, known)]
-    ridge = _RIDGE * np.trace(among) / len(known) * np.eye(len(known))
+    size = max(np.trace(among) / len(known), _SMALLEST)
+    ridge = _RIDGE * size * np.eye(len(known))
     prior = np.eye(len(known))[-1]  # pulls towards reuse of the last value where the data do not decide
     weights = prior + np.linalg.solve(among + ridge, gram[list(known), step] - among @ prior)
     return tuple(float(weight) + 0.0 for weight in np.round(weights, _DECIMALS))
