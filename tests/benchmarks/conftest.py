@@ -1,0 +1,53 @@
+"""Two models of random weights in folders that the engine opens, and a distance that needs no downloaded weights."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.models import open_folder
+from demo.metrics import Quality, psnr, ssim
+from tests.tiny_latte import build_tiny_latte
+
+STEPS = 10
+
+
+def cheap_compare(frames, reference):
+    """Stand in for `demo.metrics.compare`: LPIPS becomes the mean absolute difference."""
+    distance = float(np.abs(frames.astype(float) - reference).mean())
+    return Quality(distance, ssim(frames, reference), psnr(frames, reference))
+
+
+@pytest.fixture
+def no_lpips(monkeypatch):
+    monkeypatch.setattr("benchmarks.videos.compare", cheap_compare)
+    monkeypatch.setattr("benchmarks.paper.options.ensure_weights", lambda: None)
+
+
+def build_folder(folder, num_steps):
+    build_tiny_latte(folder / "1" / "weights")
+    defaults = {"num_inference_steps": num_steps, "guidance_scale": 4.0}
+    (folder / "1" / "model.json").write_text(json.dumps({"threads": 1, "defaults": defaults}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_a(tmp_path_factory):
+    return build_folder(tmp_path_factory.mktemp("models") / "tiny_a", STEPS)
+
+
+@pytest.fixture(scope="session")
+def tiny_b(tmp_path_factory):
+    """Other weights than those of `tiny_a`, and more steps."""
+    from safetensors.torch import load_file, save_file
+
+    folder = build_folder(tmp_path_factory.mktemp("models") / "tiny_b", STEPS + 5)
+    path = folder / "1" / "weights" / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    save_file({name: weight * 1.1 for name, weight in weights.items()}, path, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def opened(tiny_a):
+    return open_folder(tiny_a)
