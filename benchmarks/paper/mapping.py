@@ -34,7 +34,7 @@ def map_steps(steps: Sequence[int], num_steps: int, budget: int) -> tuple[int, .
         raise ValueError(f"budget must lie between 2 and the {num_steps} steps; got {budget}")
     shares = np.asarray(steps, np.float64) / steps[-1]
     wanted = np.interp(np.linspace(0, 1, budget), np.linspace(0, 1, len(steps)), shares)
-    places = np.floor(wanted * (num_steps - 1) + 0.5 + 1e-9).astype(int)
+    places = np.floor(wanted * (num_steps - 1) + 0.5 + 1e-9).astype(int)  # halves up; interpolation rounds
     order = np.arange(budget)
     rising = np.maximum.accumulate(places - order) + order  # each at least one after the one before it
     last = num_steps - 1 - order[::-1]  # room for those that follow
