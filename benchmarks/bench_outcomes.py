@@ -19,12 +19,12 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from benchmarks.videos import FIRST_SEED
 from demo.measure import read_prompts
 from lemica_backend.replay import open_replayer
 from lemica_planner import CachePlan, PlanEntry, Sample
 from lemica_planner.graph_file import load_graph
 
-FIRST_SEED = 500_000
 ROWS_AT_ONCE = 8
 
 

@@ -8,36 +8,24 @@ serving engine's own code, because a server serves plans only. The last line is 
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, NamedTuple
 
-import numpy as np
-import torch
 import typer
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from benchmarks.models import OpenModel, open_folder
+from benchmarks.videos import FIRST_SEED, Outcome, compare_videos, full_entry, make_videos
 from demo.lpips_weights import ensure_weights
 from demo.measure import read_prompts
-from demo.metrics import Quality, compare
-from lemica_backend.config import ModelConfig, load_config
-from lemica_backend.denoise import denoise
-from lemica_backend.engine import open_model
-from lemica_backend.job import Job, start_job
-from lemica_backend.models import VideoModel
-from lemica_backend.planned import FULL, PlannedRequest, plan_request
-from lemica_backend.types import GenerationRequest
-from lemica_planner import CachePlan, ErrorGraph, PlanEntry, shortest_path, solve, uniform_steps
+from lemica_planner import CachePlan, ErrorGraph, PlanEntry, Sample, shortest_path, solve, uniform_steps
 from lemica_planner.config_writer import read_plan
 from lemica_planner.graph_file import load_graph
-
-FIRST_SEED = 500_000
 
 
 class Way(NamedTuple):
@@ -45,13 +33,6 @@ class Way(NamedTuple):
 
     budget: str
     method: str
-
-
-class Outcome(NamedTuple):
-    """One video against the full one; `latents_l1` is the mean absolute difference of the final latents."""
-
-    quality: Quality
-    latents_l1: float
 
 
 def plans(graph: ErrorGraph, names: Mapping[str, int]) -> dict[Way, PlanEntry]:
@@ -74,30 +55,10 @@ def other_plans(sources: Iterable[str], names: Mapping[str, int]) -> dict[Way, P
     return {Way(budget, name): plan.resolve(number) for name, plan in plans.items() for budget, number in names.items()}
 
 
-def compare_on(
-    model: VideoModel, config: ModelConfig, ways: Mapping[Way, PlanEntry], prompt: str, seed: int
-) -> dict[Way, Outcome]:
-    """Generate one prompt in full and in every way, all of them as rows of the same ticks."""
-    request = GenerationRequest(prompt, seed=seed, budget=FULL)
-    planned = plan_request(request, info=model.info, config=config, plan=None)
-    chosen = [planned, *(_follow(planned, entry) for entry in ways.values())]
-    with torch.inference_mode():
-        jobs = [start_job(model, each) for each in chosen]
-        for _ in range(planned.num_inference_steps):
-            denoise(model, jobs)
-        full, *others = [_decode(model, job) for job in jobs]
-    return {
-        way: Outcome(compare(frames, full[0]), float(np.abs(latents - full[1]).mean()))
-        for way, (frames, latents) in zip(ways, others, strict=True)
-    }
-
-
-def _follow(planned: PlannedRequest, entry: PlanEntry) -> PlannedRequest:
-    return dataclasses.replace(planned, computed=frozenset(entry.steps), reuse=entry.reuse("residual"))
-
-
-def _decode(model: VideoModel, job: Job) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    return model.decode(job.latents), job.latents.float().cpu().numpy()
+def compare_on(opened: OpenModel, ways: Mapping[Way, PlanEntry], sample: Sample) -> dict[Way, Outcome]:
+    """Generate one sample in full and in every way, all of them as rows of the same ticks."""
+    full, *videos = make_videos(opened, [full_entry(opened.num_steps), *ways.values()], sample)
+    return {way: compare_videos(video, full) for way, video in zip(ways, videos, strict=True)}
 
 
 def _rows(outcomes: list[dict[Way, Outcome]]) -> Iterator[dict[str, str | float]]:
@@ -130,15 +91,14 @@ def main(
 ) -> None:
     """Print the comparison as a table, then as one line of JSON."""
     ensure_weights()
-    config = load_config(model_dir / "1" / "model.json")
-    model = open_model(model_dir / "1", config)
+    opened = open_folder(model_dir)
     plan = read_plan(model_dir / "config.pbtxt")
     known = load_graph(graph or model_dir / "calibration" / "naive.npz")
     ways = plans(known if isinstance(known, ErrorGraph) else known.to_error_graph(), plan.names)
     ways |= other_plans(others or (), plan.names)
     texts = read_prompts(prompts)[:count]
     outcomes = [
-        compare_on(model, config, ways, prompt, FIRST_SEED + number) for number, prompt in enumerate(tqdm(texts))
+        compare_on(opened, ways, Sample(prompt, FIRST_SEED + number)) for number, prompt in enumerate(tqdm(texts))
     ]
     rows = list(_rows(outcomes))
     _show(rows)

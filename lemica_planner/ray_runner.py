@@ -57,9 +57,13 @@ class RayRunner:
         self._require(workers, {"CPU": wanted["num_cpus"], "GPU": wanted.get("num_gpus", 0)})
         actor = ray.remote(_Worker).options(**wanted)
         self._actors.extend(actor.remote(open_replayer) for _ in range(workers))
-        self._places = {sample: place for place, sample in enumerate(samples)}
+        self.deal(samples)
         self.opened: Callable[[], None] = lambda: None
         self._ran: set[tuple[int, Sample]] = set()
+
+    def deal(self, samples: Sequence[Sample]) -> None:
+        """Deal out other samples; the workers keep the trajectories that they have."""
+        self._places = {sample: place for place, sample in enumerate(samples)}
 
     def _require(self, workers: int, each: Mapping[str, float]) -> None:
         """Refuse more workers than the cluster has room for: they would wait for ever."""

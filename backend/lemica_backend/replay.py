@@ -214,7 +214,7 @@ def _gram(values: Sequence[Sequence[Tensor]]) -> NDArray[np.float64]:
     return cast("NDArray[np.float64]", (rows @ rows.T / rows.shape[1]).cpu().numpy())
 
 
-def _newest_version(model_dir: Path) -> Path:
+def newest_version(model_dir: Path) -> Path:
     """Return the version folder that Triton serves by default: the one with the highest number."""
     versions = [path for path in model_dir.iterdir() if path.is_dir() and path.name.isdigit()]
     if not versions:
@@ -224,6 +224,6 @@ def _newest_version(model_dir: Path) -> Path:
 
 def open_replayer(model_dir: Path, metric: str = "latents_l1") -> EngineReplayer:
     """Open the model folder (the one with ``config.pbtxt``) for calibration; its plan, if any, is ignored."""
-    version = _newest_version(model_dir)
+    version = newest_version(model_dir)
     config = load_config(version / "model.json")
     return EngineReplayer(open_model(version, config), config, model_dir.resolve().name, metric)

@@ -19,7 +19,7 @@ from benchmarks.rivals.stock import run_pipeline, run_stock
 from benchmarks.rivals.taylorseer import on_residual
 from benchmarks.rivals.teacache import run_tea
 from benchmarks.rivals.unsupported import faults
-from tests.benchmarks.conftest import PAIRS, STEPS
+from tests.rivals.conftest import PAIRS, STEPS
 
 
 def forwards(begin, denoise):

@@ -1,0 +1,81 @@
+"""Open a model folder for a benchmark: the engine's own model, with the parameters that its videos are made with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lemica_backend.config import MODEL_FILE, ModelConfig, load_config
+from lemica_backend.engine import open_model
+from lemica_backend.models import VideoModel
+from lemica_backend.replay import EngineReplayer, newest_version
+from lemica_planner import Replayer
+
+__all__ = ["OpenModel", "open_folder", "open_paper_replayer"]
+
+_PAPER_METRIC = "latents_l1"  # arXiv 2511.00090, equation 4
+
+
+@dataclass(frozen=True, eq=False)
+class OpenModel:
+    """A loaded model, and the defaults of its requests.
+
+    Attributes
+    ----------
+    folder : Path
+        The one with ``config.pbtxt``.
+    model : VideoModel
+    config : ModelConfig
+    """
+
+    folder: Path
+    model: VideoModel
+    config: ModelConfig
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps T."""
+        return self.config.defaults.num_inference_steps
+
+    @property
+    def guidance_scale(self) -> float:
+        """Classifier-free guidance."""
+        return self.config.defaults.guidance_scale
+
+    @property
+    def key(self) -> str:
+        """What decides a video besides prompt, seed and plan, as a short text: weights, sampler, T, guidance, size."""
+        facts = self.replayer().provenance().to_dict()
+        for name in ("model", "operator", "metric", "calibration", "tool_version", "source", "calibrated"):
+            del facts[name]
+        return hashlib.sha256(json.dumps([facts, self.config.dtype], sort_keys=True).encode()).hexdigest()[:16]
+
+    def with_defaults(self, *, num_steps: int | None = None, guidance_scale: float | None = None) -> OpenModel:
+        """Return the same model with other defaults; what the model does not allow is refused at the first video."""
+        given = {"num_inference_steps": num_steps, "guidance_scale": guidance_scale}
+        known = {name: value for name, value in given.items() if value is not None}
+        defaults = self.config.defaults.model_copy(update=known)
+        return replace(self, config=self.config.model_copy(update={"defaults": defaults}))
+
+    def replayer(self) -> EngineReplayer:
+        """Return what calibrates with the paper's metric."""
+        return EngineReplayer(self.model, self.config, self.name, _PAPER_METRIC)
+
+
+def open_folder(folder: Path) -> OpenModel:
+    """Load the newest version in a model folder; raises `ModelLoadError`."""
+    version = newest_version(folder)
+    config = load_config(version / MODEL_FILE)
+    return OpenModel(folder, open_model(version, config), config)
+
+
+def open_paper_replayer(folder: Path, num_steps: int, guidance_scale: float) -> Replayer:
+    """Open a model folder in a worker for calibration with the paper's metric."""
+    return open_folder(folder).with_defaults(num_steps=num_steps, guidance_scale=guidance_scale).replayer()
