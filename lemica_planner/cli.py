@@ -1,4 +1,4 @@
-"""The command ``lemica-planner``: prompts, calibrate, solve, apply, show, report, export, import."""
+"""The command ``lemica-planner``: prompts, calibrate, steps, solve, apply, show, report, export, import."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from lemica_planner.atomic import write_text
 from lemica_planner.cli_calibrate import SampleOption, SampleSeedOption, calibrate_command
+from lemica_planner.cli_steps import steps_command
 from lemica_planner.config_writer import apply_plan, read_plan
 from lemica_planner.errors import PlanFormatError
 from lemica_planner.graph_file import load_graph
@@ -18,6 +19,7 @@ from lemica_planner.plan import CachePlan
 from lemica_planner.prompt_sets import SOURCES, count_categories, load_prompts, to_json_line
 from lemica_planner.published import published_plan
 from lemica_planner.report import render_report
+from lemica_planner.report_steps import read_comparison
 from lemica_planner.tables import plan_table, provenance_table
 from lemica_planner.terminal import console, one_line_errors
 
@@ -44,6 +46,7 @@ _Source = Annotated[
 
 
 app.command("calibrate")(calibrate_command)
+app.command("steps")(steps_command)
 
 
 @app.command("prompts")
@@ -109,12 +112,14 @@ def report(
     graph: _Graph,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path("report.html"),
     names: _Names = None,
+    steps: Annotated[Path | None, typer.Option(help="A steps.json that `steps` wrote, for a section on it.")] = None,
 ) -> None:
     """Write an HTML page with the error graph, the plans and how they compare with other choices of steps."""
     with one_line_errors():
         errors = load_graph(graph)
         plan = CachePlan.from_graph(errors, names=_parse_names(names))
-        write_text(output, render_report(errors, plan))
+        comparison = None if steps is None else read_comparison(steps.read_text(encoding="utf-8"), str(steps))
+        write_text(output, render_report(errors, plan, comparison))
         console.print(f"report: {output}", soft_wrap=True)
 
 

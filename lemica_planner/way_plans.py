@@ -1,0 +1,137 @@
+"""Plans for ways that skip steps: evenly spaced, or measured by a lazy calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+from lemica_planner.forecast import fit_weights
+from lemica_planner.journal import Grams, Journal
+from lemica_planner.lazy import calibrate_lazily
+from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback
+from lemica_planner.plan_entry import PlanEntry
+from lemica_planner.provenance import Sample
+from lemica_planner.replayer import OperatorFacts, Replayer, SamplingReplayer
+from lemica_planner.samplers import Sampler, Way
+from lemica_planner.solver import uniform_steps
+
+__all__ = ["Planning", "chosen_timesteps", "even_ways", "measured_ways", "span_for"]
+
+_SLACK = 1.4  # the longest edge of a measured plan, in even spacings of its smallest budget
+
+
+def span_for(num_steps: int, budgets: Sequence[int]) -> int:
+    """Return how long edges may be, so that the smallest budget has room to be uneven.
+
+    Examples
+    --------
+    >>> span_for(50, [25, 8])
+    10
+    """
+    return min(num_steps - 1, max(2, round(_SLACK * (num_steps - 1) / (min(budgets) - 1))))
+
+
+class Planning(NamedTuple):
+    """What a calibration runs on.
+
+    Attributes
+    ----------
+    samples : tuple of Sample
+        Calibration samples; other ones than those the ways are compared on.
+    folder : Path
+        Where the journals go, one for each sampler and number of steps.
+    refine : int
+        Whole paths to try for each cost, see `lemica_planner.refine`.
+    progress : callable or None
+        See `lemica_planner.calibrate.calibrate`.
+    """
+
+    samples: tuple[Sample, ...]
+    folder: Path
+    refine: int = 0
+    progress: ProgressCallback | None = None
+
+    def journal(self, base: Way) -> Path:
+        """Return the journal's path."""
+        return self.folder / f"{base.sampler.name}-{base.num_steps}.jsonl"
+
+
+def even_ways(
+    replayer: SamplingReplayer,
+    base: Way,
+    operators: Sequence[str],
+    costs: Sequence[int],
+    planning: Planning | None,
+) -> Iterator[Way]:
+    """Yield every operator at every cost below the steps of `base`, with evenly spaced computed steps.
+
+    Fitted operators take their weights from the trajectories of the calibration samples, T forwards each; without such
+    samples they are left out.
+    """
+    costs = [cost for cost in costs if cost < base.num_steps]
+    known = replayer.operators()
+    facts = {name: known[name] for name in operators if planning or not known[name].is_fitted}
+    grams: Grams = {}
+    if planning and costs and any(each.is_fitted for each in facts.values()):
+        grams = _grams(replayer.resampled(base.sampler, base.num_steps), planning, planning.journal(base))
+    for name, fact in facts.items():
+        for cost in costs:
+            entry = _even_entry(uniform_steps(base.num_steps, cost), name, fact, grams)
+            yield replace(base, entry=entry, plan="even")
+
+
+def measured_ways(
+    replayer: SamplingReplayer,
+    base: Way,
+    operators: Sequence[str],
+    costs: Sequence[int],
+    planning: Planning,
+) -> Iterator[Way]:
+    """Yield every operator at every cost below the steps of `base`, with the plan of a lazy calibration."""
+    costs = [cost for cost in costs if cost < base.num_steps]
+    for name in operators if costs else ():
+        graph = calibrate_lazily(
+            replayer.resampled(base.sampler, base.num_steps),
+            planning.samples,
+            max_span=span_for(base.num_steps, costs),
+            budgets=costs,
+            journal=planning.journal(base),
+            operators=[name],
+            checks=0,
+            refine=planning.refine,
+            progress=planning.progress,
+        )
+        entries = graph.entries()
+        yield from (replace(base, entry=entries[cost], plan="measured") for cost in costs)
+
+
+def chosen_timesteps(replayer: SamplingReplayer, way: Way, sampler: Sampler) -> Way:
+    """Return the way that runs `sampler` on the timesteps that `way` computes, and on no others.
+
+    With held noise, `way` is a first-order solver on just these timesteps. Whether they suit another solver as well is
+    for the comparison to say.
+    """
+    assert way.entry is not None
+    timesteps = replayer.timesteps(way.sampler, way.num_steps)
+    picked = tuple(round(timesteps[step]) for step in way.entry.steps)
+    name = f"{sampler.name} on timesteps of {way.sampler.name} {way.num_steps}"
+    return Way(Sampler(name, sampler.scheduler, sampler.parameters, picked), way.cost)
+
+
+def _grams(replayer: Replayer, planning: Planning, journal: Path) -> Grams:
+    provenance = replayer.provenance()
+    meter = Meter(provenance.num_inference_steps, planning.progress)
+    with Journal(journal, provenance) as records, Measurer(LocalRunner(replayer, keep=1), records, meter) as measurer:
+        return measurer.grams(planning.samples)
+
+
+def _even_entry(steps: tuple[int, ...], operator: str, facts: OperatorFacts, grams: Grams) -> PlanEntry:
+    weights: dict[int, tuple[float, ...]] = {}
+    for at, (start, end) in enumerate(pairwise(steps)):
+        known = steps[max(0, at - facts.looks_back) : at + 1]
+        skipped = range(start + 1, end) if facts.is_fitted else ()
+        weights |= {step: fit_weights(grams[facts.source], known, step) for step in skipped}
+    return PlanEntry(steps, operators=(operator,) * (len(steps) - 1), weights=weights)
