@@ -3,9 +3,9 @@
 ``PYTHONPATH=training python -m benchmarks.bench_steps MODEL_DIR OPTIONS``, with the options of
 ``lemica-planner steps``, whose command this is. It adds LPIPS against each reference, and how much of its caption the
 checker of the embedded model finds in a video (``fidelity``: the share of colour, shape, motion and background that
-are right). Several runs with one ``--journal`` are one comparison; a run that was stopped goes on where it was. Printed
-at the end are all ways, as means over the prompts with 95 % bootstrap intervals; the last line is JSON, and
-``--output`` the whole of it.
+are right). References stay in ``runs/steps_references``. Several runs with one ``--journal`` are one comparison; a run
+that was stopped goes on where it was. Printed at the end are all ways, as means over the prompts with 95 % bootstrap
+intervals; the last line is JSON, and ``--output`` the whole of it.
 """
 
 from __future__ import annotations
@@ -55,6 +55,8 @@ def open_judged(model_dir: Path, metric: str) -> EngineReplayer:
     replayer = open_replayer(model_dir, metric)
     pairs = {"lpips": lambda video, reference: lpips(video.frames, reference.frames), **MEASURES}
     replayer.judges = Judges(pairs, {"fidelity": fidelity})
+    replayer.keep = Path("runs/steps_references")
+    replayer.keep.mkdir(parents=True, exist_ok=True)
     return replayer
 
 

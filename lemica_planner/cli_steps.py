@@ -16,7 +16,7 @@ from lemica_planner.installed import open_replayer
 from lemica_planner.prompt_sets import SOURCES, load_prompts
 from lemica_planner.provenance import Sample
 from lemica_planner.replayer import Replayer, SamplingReplayer
-from lemica_planner.samplers import Sampler, Way, parse_sampler
+from lemica_planner.samplers import Sampler, parse_sampler
 from lemica_planner.step_search import SearchSpace, own_references, search, stated
 from lemica_planner.tables import choice_table
 from lemica_planner.terminal import console, interruptible, one_line_errors, progress_bar
@@ -52,11 +52,11 @@ def steps_command(
     measured: Annotated[bool, typer.Option(help="Calibrate plans; takes long.")] = False,
     refine: Annotated[int, typer.Option(min=0, help="Whole paths to try for each calibrated plan.")] = 0,
     reuse_timesteps: Annotated[
-        str, typer.Option(help="Samplers to run on the timesteps of measured plans with held noise.")
+        str, typer.Option(help="Samplers to run on the timesteps of plans with held noise.")
     ] = "",
     converged: Annotated[
         str, typer.Option(help="SAMPLER:STEPS whose video counts as the solution.")
-    ] = "dpmsolver++-trailing:500",
+    ] = "dpmsolver++@ddim-linspace:250",
     metric: Annotated[str, typer.Option(help="What calibrated plans keep small.")] = "frames_l2",
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the comparison goes.")] = Path("steps.json"),
     journal: Annotated[Path | None, typer.Option(help="Finished work; by default OUTPUT.journal.jsonl.")] = None,
@@ -73,7 +73,7 @@ def steps_command(
         tried = SearchSpace(wanted, _samplers(samplers), _samplers(cached), numbers, _names(operators))
         tried = replace(tried, even=even, measured=measured, reuse_timesteps=_samplers(reuse_timesteps))
         record = journal or output.with_name(output.name + ".journal.jsonl")
-        references = own_references(own_steps, _way(converged))
+        references = own_references(opened, *_converged(converged))
         with interruptible(record), progress_bar("forward") as progress:
             planning = _planning(calibration, record, refine)
             comparison = search(
@@ -115,8 +115,8 @@ def _numbers(text: str, what: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _way(text: str) -> Way:
+def _converged(text: str) -> tuple[Sampler, int]:
     """Read ``SAMPLER:STEPS``."""
     name, _, number = text.rpartition(":")
-    (steps,) = _numbers(number, "the converged steps")[:1]
-    return Way(parse_sampler(name), steps)
+    (steps, *_) = _numbers(number, "the converged steps")
+    return parse_sampler(name), steps

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lemica_planner.errors import CalibrationError
@@ -43,17 +43,27 @@ class Sampler:
         What differs from the model's own parameters.
     timesteps : tuple of int or None
         The timesteps themselves, in place of a spacing.
+    like : str
+        Name of the sampler whose timesteps it takes, where its own spacings lack them; `resolved` asks for them.
     """
 
     name: str
     scheduler: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timesteps: tuple[int, ...] | None = None
+    like: str = ""
 
     @property
     def is_one_step(self) -> bool:
         """Whether a step depends on nothing before it, so that held noise makes one bigger step of several."""
         return self.name.partition("-")[0] in _ONE_STEP
+
+    def resolved(self, num_steps: int, timesteps: Callable[[Sampler, int], Sequence[float]]) -> Sampler:
+        """Return the sampler for that number of steps, with the timesteps of the one that it is `like`."""
+        if not self.like:
+            return self
+        given = tuple(round(step) for step in timesteps(parse_sampler(self.like), num_steps))
+        return replace(self, timesteps=given, like="")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the sampler as JSON values."""
@@ -73,6 +83,8 @@ OWN = Sampler("own")
 def parse_sampler(text: str) -> Sampler:
     """Read ``own``, or a family with variants, such as ``ddim-trailing``, ``unipc`` or ``dpmsolver++-karras``.
 
+    After an ``@``, such as in ``dpmsolver++@ddim-linspace``, stands another sampler whose timesteps it takes.
+
     Raises
     ------
     CalibrationError
@@ -80,7 +92,8 @@ def parse_sampler(text: str) -> Sampler:
     """
     if text == OWN.name:
         return OWN
-    family, *variants = text.split("-")
+    name, _, like = text.partition("@")
+    family, *variants = name.split("-")
     unknown = [variant for variant in variants if variant not in _VARIANTS]
     if family not in _FAMILIES or unknown:
         raise CalibrationError(
@@ -88,7 +101,8 @@ def parse_sampler(text: str) -> Sampler:
             f"{', '.join('-' + variant for variant in _VARIANTS)}"
         )
     scheduler, parameters = _FAMILIES[family]
-    return Sampler(text, scheduler, {**parameters, **{k: v for each in variants for k, v in _VARIANTS[each].items()}})
+    chosen = {key: value for variant in variants for key, value in _VARIANTS[variant].items()}
+    return Sampler(text, scheduler, parameters | chosen, like=parse_sampler(like).name if like else "")
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ class Way:
     entry : PlanEntry or None
         The computed steps and what fills in the others; None computes all.
     plan : str
-        Where the entry comes from: ``even`` or ``measured``; empty without an entry.
+        Where the entry, or the choice of timesteps, comes from: ``even`` or ``measured``; empty without one.
     """
 
     sampler: Sampler
@@ -127,15 +141,16 @@ class Way:
 
         To hold the noise is to take a bigger step, where the sampler has no memory: no cache is needed.
         """
-        if self.sampler.timesteps or (self.operator == HELD and self.sampler.is_one_step):
-            return "timesteps"
-        return "cached" if self.entry else "fewer"
+        if self.entry is None:
+            return "timesteps" if self.plan else "fewer"
+        return "timesteps" if self.operator == HELD and self.sampler.is_one_step else "cached"
 
     @property
     def name(self) -> str:
         """What people read: sampler, steps, and how the skipped ones are filled in."""
         steps = f"{self.sampler.name}, {self.num_steps} steps"
-        return steps if self.entry is None else f"{steps}, {self.operator} ({self.plan})"
+        plan = f" ({self.plan})" if self.plan else ""
+        return steps + plan if self.entry is None else f"{steps}, {self.operator}{plan}"
 
     @property
     def key(self) -> str:
@@ -145,12 +160,11 @@ class Way:
     def to_dict(self) -> dict[str, Any]:
         """Return the way as JSON values."""
         known: dict[str, Any] = {"sampler": self.sampler.to_dict(), "num_steps": self.num_steps}
-        return known if self.entry is None else known | {"entry": self.entry.to_dict(), "plan": self.plan}
+        known |= {"plan": self.plan} if self.plan else {}
+        return known if self.entry is None else known | {"entry": self.entry.to_dict()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Way:
         """Build from what `to_dict` returned."""
-        sampler = Sampler.from_dict(data["sampler"])
-        if "entry" not in data:
-            return cls(sampler, data["num_steps"])
-        return cls(sampler, data["num_steps"], PlanEntry.from_dict(data["entry"], "entry"), data["plan"])
+        entry = PlanEntry.from_dict(data["entry"], "entry") if "entry" in data else None
+        return cls(Sampler.from_dict(data["sampler"]), data["num_steps"], entry, data.get("plan", ""))

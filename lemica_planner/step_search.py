@@ -9,7 +9,8 @@ differential equation solved with many steps. Knows nothing about models: a `Sam
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,13 @@ from lemica_planner.step_choice import Comparison
 from lemica_planner.way_journal import FORMAT, Measured, WayJournal
 from lemica_planner.way_plans import Planning, chosen_timesteps, even_ways, measured_ways
 
-__all__ = ["SearchSpace", "checks", "compare_ways", "own_references", "search", "stated"]
+__all__ = ["SearchSpace", "checks", "compare_ways", "own_references", "run_of", "search", "stated"]
 
 
-def own_references(num_steps: int, converged: Way) -> dict[str, Way]:
-    """Return what ways are compared with: the model's own full run, and the converged one."""
-    return {"full": Way(OWN, num_steps), "converged": converged}
+def own_references(replayer: SamplingReplayer, sampler: Sampler, num_steps: int) -> dict[str, Way]:
+    """Return what ways are compared with: the model's own full run, and that of a sampler with many steps."""
+    own = Way(OWN, replayer.provenance().num_inference_steps)
+    return {"full": own, "converged": run_of(replayer, sampler, num_steps)}
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class SearchSpace:
     even, measured : bool
         Whether computed steps are evenly spaced, and whether a calibration chooses them; both may be.
     reuse_timesteps : tuple of Sampler
-        Run on the timesteps that measured plans with held noise compute; those that take given timesteps.
+        Run on the timesteps that plans with held noise compute; those that take given timesteps.
     """
 
     costs: tuple[int, ...]
@@ -73,27 +75,35 @@ class SearchSpace:
         """
         if self.measured and planning is None:
             raise CalibrationError("measured plans need prompts to calibrate on; give some, or leave them out")
-        yield from (Way(sampler, cost) for sampler in self.samplers for cost in self.costs)
-        for base in (Way(sampler, num_steps) for sampler in self.cached for num_steps in self.steps):
-            names = [name for name in self.operators if name != HELD or base.sampler.is_one_step]
-            if self.even:
-                yield from even_ways(replayer, base, names, self.costs, planning)
-            if self.measured and planning:
-                yield from self._measured(replayer, base, names, planning)
+        yield from (run_of(replayer, sampler, cost) for sampler in self.samplers for cost in self.costs)
+        for sampler, num_steps in product(self.cached, self.steps):
+            for way in self._planned(replayer, run_of(replayer, sampler, num_steps), planning):
+                yield way
+                if way.operator == HELD:
+                    yield from (chosen_timesteps(replayer, way, other) for other in self.reuse_timesteps)
 
-    def _measured(
-        self, replayer: SamplingReplayer, base: Way, names: Sequence[str], planning: Planning
-    ) -> Iterator[Way]:
-        for way in measured_ways(replayer, base, names, self.costs, planning):
-            yield way
-            if way.operator == HELD:
-                yield from (chosen_timesteps(replayer, way, other) for other in self.reuse_timesteps)
+    def _planned(self, replayer: SamplingReplayer, base: Way, planning: Planning | None) -> Iterator[Way]:
+        names = [name for name in self.operators if name != HELD or base.sampler.is_one_step]
+        if self.even:
+            yield from even_ways(replayer, base, names, self.costs, planning)
+        if self.measured and planning:
+            yield from measured_ways(replayer, base, names, self.costs, planning)
+
+
+def run_of(replayer: SamplingReplayer, sampler: Sampler, num_steps: int) -> Way:
+    """Return the sampler's run in that many steps, all of them computed."""
+    return Way(sampler.resolved(num_steps, replayer.timesteps), num_steps)
 
 
 def checks(references: Mapping[str, Way]) -> list[Way]:
-    """Return what tells how good the references are: the full run itself, and the converged one with half its steps."""
-    converged = references["converged"]
-    return [references["full"], Way(converged.sampler, converged.num_steps // 2)]
+    """Return what tells how good the references are: the full run itself, and the converged one with half its steps.
+
+    Of given timesteps, every second one is left out from the end, so that the last stays.
+    """
+    full, converged = references["full"], references["converged"]
+    given = converged.sampler.timesteps
+    halved = given and given[::-2][::-1]
+    return [full, Way(replace(converged.sampler, timesteps=halved), len(halved or ()) or converged.num_steps // 2)]
 
 
 def search(

@@ -118,7 +118,7 @@ def chosen_timesteps(replayer: SamplingReplayer, way: Way, sampler: Sampler) -> 
     timesteps = replayer.timesteps(way.sampler, way.num_steps)
     picked = tuple(round(timesteps[step]) for step in way.entry.steps)
     name = f"{sampler.name} on timesteps of {way.sampler.name} {way.num_steps}"
-    return Way(Sampler(name, sampler.scheduler, sampler.parameters, picked), way.cost)
+    return Way(Sampler(name, sampler.scheduler, sampler.parameters, picked), way.cost, plan=way.plan)
 
 
 def _grams(replayer: Replayer, planning: Planning, journal: Path) -> Grams:

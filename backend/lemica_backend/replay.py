@@ -51,6 +51,8 @@ class EngineReplayer:
     ----------
     judges : Judges
         What `yardstick` measures.
+    keep : Path or None
+        Where its references stay for a later run; nowhere by default.
     """
 
     def __init__(self, model: VideoModel, config: ModelConfig, name: str, metric: str = "latents_l1") -> None:
@@ -60,6 +62,7 @@ class EngineReplayer:
         self._config = config
         self._name = name
         self.judges = Judges()
+        self.keep: Path | None = None
 
     def provenance(self) -> Provenance:
         """Return what the measured errors depend on."""
@@ -103,7 +106,7 @@ class EngineReplayer:
     def yardstick(self, sample: Sample, references: Mapping[str, Way]) -> EngineYardstick:
         """Make the sample's reference videos."""
         with _naming(f"the sample {sample.prompt[:80]!r}"):
-            return EngineYardstick(self._model, self._config, sample, references, self.judges)
+            return EngineYardstick(self._model, self._config, sample, references, judges=self.judges, keep=self.keep)
 
     def open(self, sample: Sample) -> EngineReplay:
         """Run the sample once without reuse, keeping every step's state."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -19,6 +22,7 @@ from lemica_backend.models import VideoModel, resample
 from lemica_backend.planned import FULL, PlannedRequest, plan_request
 from lemica_backend.types import GenerationRequest
 from lemica_planner import Sample
+from lemica_planner.atomic import atomic_write
 from lemica_planner.samplers import OWN, Sampler, Way
 
 __all__ = ["MEASURES", "EngineYardstick", "Judges", "Video", "with_sampler", "with_steps"]
@@ -83,13 +87,22 @@ class EngineYardstick:
     sample : Sample
     references : mapping of str to Way
     judges : Judges
+    keep : Path or None
+        A folder where the latents of references stay, so that a later run need not make them again.
     """
 
     def __init__(
-        self, model: VideoModel, config: ModelConfig, sample: Sample, references: Mapping[str, Way], judges: Judges
+        self,
+        model: VideoModel,
+        config: ModelConfig,
+        sample: Sample,
+        references: Mapping[str, Way],
+        *,
+        judges: Judges,
+        keep: Path | None = None,
     ) -> None:
-        self._model, self._config, self._sample, self._judges = model, config, sample, judges
-        self._references = {name: self._make(way)[1] for name, way in references.items()}
+        self._model, self._config, self._sample, self._judges, self._keep = model, config, sample, judges, keep
+        self._references = {name: self._reference(way) for name, way in references.items()}
 
     def measure(self, way: Way) -> dict[str, dict[str, float]]:
         """Make the video that way, and return by reference and measure how far it is from there.
@@ -103,6 +116,23 @@ class EngineYardstick:
         }
         alone = {measure: judge(video, self._sample.prompt) for measure, judge in self._judges.alone.items()}
         return measured | ({"prompt": alone} if alone else {}) | {"run": {"time_in_forwards": _time_in_forwards(job)}}
+
+    def _reference(self, way: Way) -> Video:
+        if self._keep is None:
+            return self._make(way)[1]
+        path = self._keep / f"{self._name(way)}.npy"
+        if not path.exists():
+            with atomic_write(path) as file:
+                np.save(file, self._make(way)[1].latents)
+        latents = np.load(path)
+        return Video(self._model.decode(torch.from_numpy(latents)), latents)
+
+    def _name(self, way: Way) -> str:
+        """Return what decides the reference's latents, as the name of a file."""
+        info, guidance = self._model.info, self._config.defaults.guidance_scale
+        own = [info.weights_hash, info.scheduler, info.scheduler_config, guidance]
+        known = json.dumps([own, way.to_dict(), self._sample], sort_keys=True, default=str)
+        return hashlib.sha256(known.encode()).hexdigest()[:16]
 
     @torch.inference_mode()
     def _make(self, way: Way) -> tuple[Job, Video]:

@@ -41,6 +41,20 @@ def test_psnr_is_of_the_frames(replayer, model, config):
     assert yardstick.measure(CACHED)["full"]["psnr_db"] == pytest.approx(expected)
 
 
+def test_references_may_be_kept(model, config, tmp_path, monkeypatch):
+    replayer = EngineReplayer(model, config, "tiny")
+    first = replayer.yardstick(SAMPLE, {"full": FULL}).measure(CACHED)["full"]
+    replayer.keep = tmp_path
+    kept = replayer.yardstick(SAMPLE, {"full": FULL}).measure(CACHED)["full"]
+    monkeypatch.setattr("lemica_backend.yardstick.start_job", None)  # nothing is made again
+    replayer.yardstick(SAMPLE, {"full": FULL})
+    monkeypatch.undo()
+    again = replayer.yardstick(SAMPLE, {"full": FULL}).measure(CACHED)["full"]
+    assert kept == first == again
+    replayer.yardstick(Sample("a dog", 4), {"full": FULL})
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_other_judges(model, config):
     replayer = EngineReplayer(model, config, "tiny")
     pairs, alone = {"frames": lambda video, _: len(video.frames)}, {"words": lambda _, text: len(text)}
@@ -79,11 +93,11 @@ def test_a_whole_search(replayer, tmp_path):
         measured=True,
         reuse_timesteps=(one,),
     )
-    references = own_references(STEPS, Way(parse_sampler("dpmsolver++-trailing"), 20))
+    references = own_references(replayer, parse_sampler("dpmsolver++@ddim-linspace"), 20)
     planning = Planning((Sample("a dog", 0),), tmp_path)
     known = search(replayer, [SAMPLE], space, references, planning=planning, journal=tmp_path / "rows")
-    assert len(known.ways) == 2 + 1 + 6 + 1 + 4
+    assert len(known.ways) == 2 + 1 + 8 + 4
     values = {way.name: row for way, row in zip(known.ways, known.values["converged", "latents_l1"], strict=True)}
     held = values["ddim-trailing, 10 steps, noise (measured)"]
-    assert values[f"{one.name} on timesteps of ddim-trailing 10, 3 steps"] == pytest.approx(held, rel=1e-3)
+    assert values[f"{one.name} on timesteps of ddim-trailing 10, 3 steps (measured)"] == pytest.approx(held, rel=1e-3)
     assert all(np.isfinite(row).all() for row in known.values.values())

@@ -21,7 +21,22 @@ def test_names_say_class_and_parameters():
     assert parse_sampler("unipc").parameters == {"solver_order": 2, "solver_type": "bh2"}
 
 
-@pytest.mark.parametrize("name", ["heun", "ddim-backwards", "", "own-karras"])
+def test_timesteps_of_another_sampler():
+    sampler = parse_sampler("dpmsolver++@ddim-linspace")
+    asked = []
+
+    def timesteps(other, num_steps):
+        asked.append((other.name, num_steps))
+        return 998.6, 400.0, 0.0
+
+    resolved = sampler.resolved(3, timesteps)
+    assert asked == [("ddim-linspace", 3)]
+    assert (resolved.timesteps, resolved.name) == ((999, 400, 0), sampler.name)
+    assert Sampler.from_dict(resolved.to_dict()) == resolved
+    assert parse_sampler("unipc").resolved(3, timesteps) == parse_sampler("unipc")
+
+
+@pytest.mark.parametrize("name", ["heun", "unipc@heun", "ddim-backwards", "", "own-karras"])
 def test_unknown_names_list_what_there_is(name):
     with pytest.raises(CalibrationError, match=r"no sampler .*dpmsolver\+\+.*-trailing"):
         parse_sampler(name)
@@ -40,7 +55,8 @@ def test_unknown_names_list_what_there_is(name):
             3,
             "ddim, 5 steps, output+residual (measured)",
         ),
-        (Way(Sampler("x", "Y", {}, (9, 4)), 2), "timesteps", 2, "x, 2 steps"),
+        (Way(Sampler("x", "Y", {}, (9, 4)), 2), "fewer", 2, "x, 2 steps"),
+        (Way(Sampler("x", "Y", {}, (9, 4)), 2, plan="measured"), "timesteps", 2, "x, 2 steps (measured)"),
     ],
 )
 def test_ways_know_their_kind_cost_and_name(way, kind, cost, name):

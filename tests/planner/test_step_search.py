@@ -17,7 +17,7 @@ from tests.planner.toy_sampling import ToySamplingReplayer
 SAMPLES = [Sample("a", 5), Sample("b", 6)]
 CALIBRATION = (Sample("c", 0),)
 DDIM, UNIPC = parse_sampler("ddim-trailing"), parse_sampler("unipc")
-REFERENCES = own_references(9, Way(UNIPC, 40))
+REFERENCES = own_references(ToySamplingReplayer(), UNIPC, 40)
 SPACE = SearchSpace((3, 5), samplers=(DDIM, UNIPC), cached=(DDIM,), steps=(9,), operators=("residual", "noise"))
 
 
