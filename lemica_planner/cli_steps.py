@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -13,6 +12,7 @@ from lemica_planner.atomic import write_text
 from lemica_planner.cli_calibrate import SampleOption, SampleSeedOption
 from lemica_planner.errors import CalibrationError, PlanFormatError
 from lemica_planner.installed import open_replayer
+from lemica_planner.plan_sources import load_plan
 from lemica_planner.prompt_sets import SOURCES, load_prompts
 from lemica_planner.provenance import Sample
 from lemica_planner.replayer import Replayer, SamplingReplayer
@@ -54,6 +54,9 @@ def steps_command(
     reuse_timesteps: Annotated[
         str, typer.Option(help="Samplers to run on the timesteps of plans with held noise.")
     ] = "",
+    plans: Annotated[
+        str, typer.Option(help="Plans or graphs of the model's own run that exist already, separated by commas.")
+    ] = "",
     converged: Annotated[
         str, typer.Option(help="SAMPLER:STEPS whose video counts as the solution.")
     ] = "dpmsolver++@ddim-linspace:250",
@@ -68,18 +71,25 @@ def steps_command(
         samples = [Sample(prompt.text, first_seed + number) for number, prompt in enumerate(chosen)]
         opened = _sampling(open_replayer(replayer, model_dir, metric), replayer)
         own_steps = opened.provenance().num_inference_steps
-        wanted = _numbers(costs, "costs")
-        numbers = _numbers(steps, "steps") if steps else (own_steps,)
-        tried = SearchSpace(wanted, _samplers(samplers), _samplers(cached), numbers, _names(operators))
-        tried = replace(tried, even=even, measured=measured, reuse_timesteps=_samplers(reuse_timesteps))
-        record = journal or output.with_name(output.name + ".journal.jsonl")
+        tried = SearchSpace(
+            costs=_numbers(costs, "costs"),
+            samplers=_samplers(samplers),
+            cached=_samplers(cached),
+            steps=_numbers(steps, "steps") if steps else (own_steps,),
+            operators=_names(operators),
+            even=even,
+            measured=measured,
+            reuse_timesteps=_samplers(reuse_timesteps),
+            plans=tuple(load_plan(source, None) for source in _names(plans)),
+        )
         references = own_references(opened, *_converged(converged))
+        record = journal or output.with_name(output.name + ".journal.jsonl")
+        planning = _planning(calibration, record, refine)
         with interruptible(record), progress_bar("forward") as progress:
-            planning = _planning(calibration, record, refine)
             comparison = search(
                 opened, samples, tried, references, planning=planning, journal=record, progress=progress
             )
-        known = comparison.to_dict(wanted, stated(opened, references))
+        known = comparison.to_dict(tried.costs, stated(opened, references))
         write_text(output, json.dumps(known, indent=1) + "\n")
         console.print(choice_table(known["choices"]))
         console.print(f"{len(comparison.ways)} ways on {len(samples)} samples: {output}", soft_wrap=True)

@@ -26,7 +26,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
     "karras": {"use_karras_sigmas": True},
     "lu": {"use_lu_lambdas": True},
 }
-_ONE_STEP = ("ddim", "euler")
+_ONE_STEP = ("DDIMScheduler", "EulerDiscreteScheduler", "FlowMatchEulerDiscreteScheduler")
 HELD = "noise"  # the operator that holds the noise of the last computed step
 
 
@@ -38,7 +38,7 @@ class Sampler:
     ----------
     name : str
     scheduler : str or None
-        Class name; None for the model's own sampler.
+        Class name; of the model's own sampler, ``own``, None until whoever runs it states it.
     parameters : mapping
         What differs from the model's own parameters.
     timesteps : tuple of int or None
@@ -56,7 +56,7 @@ class Sampler:
     @property
     def is_one_step(self) -> bool:
         """Whether a step depends on nothing before it, so that held noise makes one bigger step of several."""
-        return self.name.partition("-")[0] in _ONE_STEP
+        return self.scheduler in _ONE_STEP
 
     def resolved(self, num_steps: int, timesteps: Callable[[Sampler, int], Sequence[float]]) -> Sampler:
         """Return the sampler for that number of steps, with the timesteps of the one that it is `like`."""

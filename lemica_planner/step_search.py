@@ -19,20 +19,21 @@ from numpy.typing import NDArray
 
 from lemica_planner.errors import CalibrationError
 from lemica_planner.measuring import ProgressCallback
+from lemica_planner.plan import CachePlan
 from lemica_planner.provenance import Sample
 from lemica_planner.replayer import SamplingReplayer
 from lemica_planner.samplers import HELD, OWN, Sampler, Way
 from lemica_planner.step_choice import Comparison
 from lemica_planner.way_journal import FORMAT, Measured, WayJournal
-from lemica_planner.way_plans import Planning, chosen_timesteps, even_ways, measured_ways
+from lemica_planner.way_plans import Planning, chosen_timesteps, even_ways, measured_ways, planned_ways
 
 __all__ = ["SearchSpace", "checks", "compare_ways", "own_references", "run_of", "search", "stated"]
 
 
 def own_references(replayer: SamplingReplayer, sampler: Sampler, num_steps: int) -> dict[str, Way]:
     """Return what ways are compared with: the model's own full run, and that of a sampler with many steps."""
-    own = Way(OWN, replayer.provenance().num_inference_steps)
-    return {"full": own, "converged": run_of(replayer, sampler, num_steps)}
+    own_steps = replayer.provenance().num_inference_steps
+    return {"full": run_of(replayer, OWN, own_steps), "converged": run_of(replayer, sampler, num_steps)}
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class SearchSpace:
         Whether computed steps are evenly spaced, and whether a calibration chooses them; both may be.
     reuse_timesteps : tuple of Sampler
         Run on the timesteps that plans with held noise compute; those that take given timesteps.
+    plans : tuple of CachePlan
+        Made before, for the model's own run.
     """
 
     costs: tuple[int, ...]
@@ -64,6 +67,7 @@ class SearchSpace:
     even: bool = True
     measured: bool = False
     reuse_timesteps: tuple[Sampler, ...] = ()
+    plans: tuple[CachePlan, ...] = ()
 
     def ways(self, replayer: SamplingReplayer, planning: Planning | None) -> Iterator[Way]:
         """Yield all ways; plans are calibrated on the way, so this may take long.
@@ -76,6 +80,9 @@ class SearchSpace:
         if self.measured and planning is None:
             raise CalibrationError("measured plans need prompts to calibrate on; give some, or leave them out")
         yield from (run_of(replayer, sampler, cost) for sampler in self.samplers for cost in self.costs)
+        for plan in self.plans:
+            own = replayer.provenance()
+            yield from planned_ways(plan, own, run_of(replayer, OWN, own.num_inference_steps), self.costs)
         for sampler, num_steps in product(self.cached, self.steps):
             for way in self._planned(replayer, run_of(replayer, sampler, num_steps), planning):
                 yield way
@@ -92,6 +99,8 @@ class SearchSpace:
 
 def run_of(replayer: SamplingReplayer, sampler: Sampler, num_steps: int) -> Way:
     """Return the sampler's run in that many steps, all of them computed."""
+    if sampler == OWN:
+        sampler = replace(OWN, scheduler=replayer.provenance().scheduler)
     return Way(sampler.resolved(num_steps, replayer.timesteps), num_steps)
 
 

@@ -12,14 +12,16 @@ from lemica_planner.forecast import fit_weights
 from lemica_planner.journal import Grams, Journal
 from lemica_planner.lazy import calibrate_lazily
 from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback
+from lemica_planner.plan import CachePlan
 from lemica_planner.plan_entry import PlanEntry
-from lemica_planner.provenance import Sample
+from lemica_planner.provenance import Provenance, Sample
 from lemica_planner.replayer import OperatorFacts, Replayer, SamplingReplayer
 from lemica_planner.samplers import Sampler, Way
 from lemica_planner.solver import uniform_steps
 
-__all__ = ["Planning", "chosen_timesteps", "even_ways", "measured_ways", "span_for"]
+__all__ = ["Planning", "chosen_timesteps", "even_ways", "measured_ways", "planned_ways", "span_for"]
 
+_SERVED = ("weights_hash", "scheduler", "scheduler_config", "guidance_scale", "num_inference_steps")
 _SLACK = 1.4  # the longest edge of a measured plan, in even spacings of its smallest budget
 
 
@@ -106,6 +108,23 @@ def measured_ways(
         )
         entries = graph.entries()
         yield from (replace(base, entry=entries[cost], plan="measured") for cost in costs)
+
+
+def planned_ways(plan: CachePlan, own: Provenance, base: Way, costs: Sequence[int]) -> Iterator[Way]:
+    """Yield what a plan that was made for `base`, the model's own run, has at each cost.
+
+    Raises
+    ------
+    PlanMismatchError
+        If it was made for another model, sampler or number of steps.
+    """
+    served = {name: getattr(own, name) for name in _SERVED}
+    plan.require_match(**served)
+    for cost in costs:
+        if cost in plan.entries:
+            entry = plan.entries[cost]
+            operators = entry.operators or (plan.provenance.operator,) * (cost - 1)
+            yield replace(base, entry=replace(entry, operators=operators), plan="measured")
 
 
 def chosen_timesteps(replayer: SamplingReplayer, way: Way, sampler: Sampler) -> Way:

@@ -65,7 +65,7 @@ class Judges(NamedTuple):
 
 def with_sampler(model: VideoModel, sampler: Sampler) -> VideoModel:
     """Return the model with that sampler; raises `lemica_backend.errors.ModelLoadError`."""
-    if sampler == OWN:
+    if sampler.name == OWN.name:
         return model
     given = {"class": sampler.scheduler, "timesteps": sampler.timesteps, **sampler.parameters}
     return resample(model, SchedulerConfig.model_validate(given))

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lemica_planner import CalibrationError, JournalError, Sample
+from lemica_planner import CachePlan, CalibrationError, JournalError, PlanMismatchError, Sample
 from lemica_planner.cli import app
-from lemica_planner.samplers import Way, parse_sampler
+from lemica_planner.samplers import OWN, Way, parse_sampler
 from lemica_planner.step_search import SearchSpace, own_references, search
 from lemica_planner.way_plans import Planning
 from tests.planner import toy_sampling
@@ -23,9 +23,8 @@ SPACE = SearchSpace((3, 5), samplers=(DDIM, UNIPC), cached=(DDIM,), steps=(9,), 
 
 @pytest.fixture
 def run(tmp_path):
-    def run(space=SPACE, replayer=None, samples=SAMPLES, planning=None):
-        journal = tmp_path / "rows.jsonl"
-        known = {"planning": planning, "journal": journal}
+    def run(space=SPACE, replayer=None, samples=SAMPLES, planning=None, journal="rows.jsonl"):
+        known = {"planning": planning, "journal": tmp_path / journal}
         return search(replayer or ToySamplingReplayer(), samples, space, REFERENCES, **known)
 
     toy_sampling.MADE.clear()
@@ -81,6 +80,29 @@ def test_measured_plans_and_their_timesteps(run, tmp_path):
     held, given = (way for way in known.ways if way.kind == "timesteps")
     assert (held.operator, held.plan) == ("noise", "measured")
     assert given.sampler.timesteps == tuple(1000 - 111 * (step + 1) for step in held.entry.steps)
+
+
+def test_plans_that_exist_are_compared(run):
+    provenance = ToySamplingReplayer().provenance()
+    entries = {3: (0, 4, 8), 4: (0, 2, 4, 8)}
+    plan = CachePlan.from_steps(replace(provenance, operator="residual-linear"), entries)
+    known = run(SearchSpace((3, 5), plans=(plan,)))
+    (way,) = (way for way in known.ways if way.entry)
+    assert (way.entry.steps, way.operator, way.plan, way.sampler.name) == (
+        (0, 4, 8),
+        "residual-linear",
+        "measured",
+        "own",
+    )
+    with pytest.raises(PlanMismatchError, match="guidance_scale"):
+        run(SearchSpace((3,), plans=(replace(plan, provenance=replace(provenance, guidance_scale=7.0)),)))
+
+
+def test_the_own_sampler_knows_its_class(run):
+    space = SearchSpace((3,), cached=(OWN,), steps=(9,), operators=("noise",))
+    assert not any(way.entry for way in run(space).ways)
+    known = run(space, ToySamplingReplayer(scheduler="DDIMScheduler"), journal="ddim")
+    assert [way.kind for way in known.ways if way.entry] == ["timesteps"]
 
 
 def test_measured_plans_need_samples(run):
