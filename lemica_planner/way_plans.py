@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from lemica_planner.errors import CalibrationError
 from lemica_planner.forecast import fit_weights
 from lemica_planner.journal import Grams, Journal
 from lemica_planner.lazy import calibrate_lazily
@@ -15,7 +16,7 @@ from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallb
 from lemica_planner.plan import CachePlan
 from lemica_planner.plan_entry import PlanEntry
 from lemica_planner.provenance import Provenance, Sample
-from lemica_planner.replayer import OperatorFacts, Replayer, SamplingReplayer
+from lemica_planner.replayer import OperatorFacts, SamplingReplayer
 from lemica_planner.samplers import Sampler, Way
 from lemica_planner.solver import uniform_steps
 
@@ -75,10 +76,12 @@ def even_ways(
     """
     costs = [cost for cost in costs if cost < base.num_steps]
     known = replayer.operators()
-    facts = {name: known[name] for name in operators if planning or not known[name].is_fitted}
-    grams: Grams = {}
-    if planning and costs and any(each.is_fitted for each in facts.values()):
-        grams = _grams(replayer.resampled(base.sampler, base.num_steps), planning, planning.journal(base))
+    unknown = [name for name in operators if name not in known]
+    if unknown:
+        raise CalibrationError(f"the replayer has no operator {unknown}; it has {', '.join(sorted(known))}")
+    facts = {name: known[name] for name in operators if planning or not known[name].fits}
+    parts = {part for fact in facts.values() for part in fact.fits}
+    grams = _grams(replayer, base, parts, planning) if planning and parts and costs else {}
     for name, fact in facts.items():
         for cost in costs:
             entry = _even_entry(uniform_steps(base.num_steps, cost), name, fact, grams)
@@ -140,17 +143,20 @@ def chosen_timesteps(replayer: SamplingReplayer, way: Way, sampler: Sampler) -> 
     return Way(Sampler(name, sampler.scheduler, sampler.parameters, picked), way.cost, plan=way.plan)
 
 
-def _grams(replayer: Replayer, planning: Planning, journal: Path) -> Grams:
-    provenance = replayer.provenance()
-    meter = Meter(provenance.num_inference_steps, planning.progress)
-    with Journal(journal, provenance) as records, Measurer(LocalRunner(replayer, keep=1), records, meter) as measurer:
-        return measurer.grams(planning.samples)
+def _grams(replayer: SamplingReplayer, base: Way, parts: Iterable[str], planning: Planning) -> Grams:
+    of_base = replayer.resampled(base.sampler, base.num_steps)
+    runner, meter = LocalRunner(of_base, keep=1), Meter(base.num_steps, planning.progress)
+    with (
+        Journal(planning.journal(base), of_base.provenance()) as records,
+        Measurer(runner, records, meter) as measurer,
+    ):
+        return measurer.grams(planning.samples, sorted(parts))
 
 
 def _even_entry(steps: tuple[int, ...], operator: str, facts: OperatorFacts, grams: Grams) -> PlanEntry:
     weights: dict[int, tuple[float, ...]] = {}
     for at, (start, end) in enumerate(pairwise(steps)):
         known = steps[max(0, at - facts.looks_back) : at + 1]
-        skipped = range(start + 1, end) if facts.is_fitted else ()
-        weights |= {step: fit_weights(grams[facts.source], known, step) for step in skipped}
+        for step in range(start + 1, end) if facts.fits else ():
+            weights[step] = tuple(chain.from_iterable(fit_weights(grams[part], known, step) for part in facts.fits))
     return PlanEntry(steps, operators=(operator,) * (len(steps) - 1), weights=weights)
