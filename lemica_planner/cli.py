@@ -1,8 +1,7 @@
-"""The command ``lemica-planner``: prompts, calibrate, solve, apply, show, report, export, import."""
+"""The command ``lemica-planner``: prompts, calibrate, steps, solve, apply, show, report, export, import."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,21 +9,20 @@ import typer
 
 from lemica_planner.atomic import write_text
 from lemica_planner.cli_calibrate import SampleOption, SampleSeedOption, calibrate_command
-from lemica_planner.config_writer import apply_plan, read_plan
+from lemica_planner.cli_steps import steps_command
+from lemica_planner.config_writer import apply_plan
 from lemica_planner.errors import PlanFormatError
 from lemica_planner.graph_file import load_graph
 from lemica_planner.interchange import FORMATS, export_plan, import_plan
 from lemica_planner.plan import CachePlan
+from lemica_planner.plan_sources import PUBLISHED, config_path, decoded, load_plan
 from lemica_planner.prompt_sets import SOURCES, count_categories, load_prompts, to_json_line
-from lemica_planner.published import published_plan
 from lemica_planner.report import render_report
+from lemica_planner.report_steps import read_comparison
 from lemica_planner.tables import plan_table, provenance_table
 from lemica_planner.terminal import console, one_line_errors
 
 __all__ = ["app"]
-
-_PUBLISHED = "published:"
-_ZIP = b"PK"  # how an .npz begins
 
 app = typer.Typer(
     help="Plan which denoising steps of a video diffusion model to compute, and which to reuse (LeMiCa).",
@@ -39,11 +37,12 @@ _Names = Annotated[
 ]
 _Graph = Annotated[Path, typer.Argument(help="A graph.npz that `calibrate` wrote.")]
 _Source = Annotated[
-    str, typer.Argument(help=f"plan.json, graph.npz, config.pbtxt, a model folder, or {_PUBLISHED}MODEL.")
+    str, typer.Argument(help=f"plan.json, graph.npz, config.pbtxt, a model folder, or {PUBLISHED}MODEL.")
 ]
 
 
 app.command("calibrate")(calibrate_command)
+app.command("steps")(steps_command)
 
 
 @app.command("prompts")
@@ -89,8 +88,8 @@ def apply(
 ) -> None:
     """Write the plan of every feasible budget into a model's config.pbtxt."""
     with one_line_errors():
-        plan = _load_plan(source, _parse_names(names))
-        target = _config_path(config)
+        plan = load_plan(source, _parse_names(names))
+        target = config_path(config)
         apply_plan(target, plan)
         console.print(f"plan {plan.plan_id} with {len(plan.entries)} budgets: {target}", soft_wrap=True)
 
@@ -99,7 +98,7 @@ def apply(
 def show(source: _Source) -> None:
     """Print a plan, or the plan of a graph: per budget the steps, their picture and the predicted error."""
     with one_line_errors():
-        plan = _load_plan(source, None)
+        plan = load_plan(source, None)
         console.print(provenance_table(plan.provenance))
         console.print(plan_table(plan))
 
@@ -109,12 +108,14 @@ def report(
     graph: _Graph,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path("report.html"),
     names: _Names = None,
+    steps: Annotated[Path | None, typer.Option(help="A steps.json that `steps` wrote, for a section on it.")] = None,
 ) -> None:
     """Write an HTML page with the error graph, the plans and how they compare with other choices of steps."""
     with one_line_errors():
         errors = load_graph(graph)
         plan = CachePlan.from_graph(errors, names=_parse_names(names))
-        write_text(output, render_report(errors, plan))
+        comparison = None if steps is None else read_comparison(steps.read_text(encoding="utf-8"), str(steps))
+        write_text(output, render_report(errors, plan, comparison))
         console.print(f"report: {output}", soft_wrap=True)
 
 
@@ -128,7 +129,7 @@ def export_command(
 ) -> None:
     """Write the steps of a plan as plain lists, or as the configuration of cache-dit."""
     with one_line_errors():
-        text = export_plan(_load_plan(source, None), form, budget)
+        text = export_plan(load_plan(source, None), form, budget)
         if output is None:
             typer.echo(text, nl=False)
         else:
@@ -146,7 +147,7 @@ def import_command(
 ) -> None:
     """Make a plan, marked as not calibrated, of lists of steps that were made elsewhere."""
     with one_line_errors():
-        text = _decoded(lists.read_bytes(), lists)
+        text = decoded(lists.read_bytes(), lists)
         plan = import_plan(text, source=origin or lists.name, model=model, names=_parse_names(names))
         write_text(output, plan.to_json(pretty=True))
         console.print(f"plan {plan.plan_id} with {len(plan.entries)} budgets: {output}", soft_wrap=True)
@@ -163,27 +164,3 @@ def _parse_names(text: str | None) -> dict[str, int] | None:
             raise PlanFormatError(f"names must be NAME=NUMBER, separated by commas, each once; got {text!r}")
         names[name] = int(number)
     return names
-
-
-def _config_path(path: Path) -> Path:
-    return path / "config.pbtxt" if path.is_dir() else path
-
-
-def _load_plan(source: str, names: dict[str, int] | None) -> CachePlan:
-    """Read a plan from any of the places it may be in; `names` replace its own."""
-    if source.startswith(_PUBLISHED):
-        plan = published_plan(source.removeprefix(_PUBLISHED))
-    else:
-        path = _config_path(Path(source))
-        content = path.read_bytes()
-        if content.startswith(_ZIP):
-            return CachePlan.from_graph(load_graph(path), names=names)
-        plan = CachePlan.from_json(_decoded(content, path)) if content.lstrip()[:1] == b"{" else read_plan(path)
-    return plan if names is None else replace(plan, names=names)
-
-
-def _decoded(content: bytes, path: Path) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as exc:
-        raise PlanFormatError(f"{path} is no UTF-8 text: {exc}; give a plan that `solve` wrote") from exc

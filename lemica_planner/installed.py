@@ -18,6 +18,8 @@ _GROUP = "lemica_planner.replayers"
 def open_replayer(name: str, model_dir: Path, metric: str) -> Replayer:
     """Import the replayer of that name, and only that one, and open the model with it, to measure by `metric`.
 
+    A name with a colon, ``MODULE:FUNCTION``, is taken as it stands and needs no entry point.
+
     Raises
     ------
     ReplayerNotFoundError
@@ -26,6 +28,8 @@ def open_replayer(name: str, model_dir: Path, metric: str) -> Replayer:
         If it cannot open the folder.
     """
     found = {point.name: point for point in metadata.entry_points(group=_GROUP)}
+    if ":" in name:
+        found = {name: metadata.EntryPoint(name, name, _GROUP)}
     if name not in found:
         raise ReplayerNotFoundError(
             f"no replayer {name!r} is installed; installed: {', '.join(sorted(found)) or 'none'}; "

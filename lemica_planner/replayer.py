@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from lemica_planner.plan_entry import Fill, PlanEntry
 from lemica_planner.provenance import Provenance, Sample
+from lemica_planner.samplers import Sampler, Way
 
-__all__ = ["OperatorFacts", "ReplaySession", "Replayer", "Segment"]
+__all__ = ["OperatorFacts", "ReplaySession", "Replayer", "SamplingReplayer", "Segment", "Yardstick"]
 
 
 class Segment(NamedTuple):
@@ -108,4 +109,32 @@ class Replayer(Protocol):
 
     def open(self, sample: Sample) -> ReplaySession:
         """Run the full trajectory of `sample` once, T forwards, and return it for replays."""
+        ...
+
+
+class Yardstick(Protocol):
+    """One sample's reference videos, ready to be compared with."""
+
+    def measure(self, way: Way) -> Mapping[str, Mapping[str, float]]:
+        """Make the sample's video that way, and return by reference, and by measure, how far it is from there."""
+        ...
+
+
+class SamplingReplayer(Replayer, Protocol):
+    """A replayer that can also change the sampler; what `lemica_planner.step_search` asks for."""
+
+    def resampled(self, sampler: Sampler, num_steps: int) -> Replayer:
+        """Return a replayer of the same model with another sampler and number of steps; its provenance says so."""
+        ...
+
+    def timesteps(self, sampler: Sampler, num_steps: int) -> tuple[float, ...]:
+        """Return the sampler's timesteps, falling."""
+        ...
+
+    def measures(self) -> Sequence[str]:
+        """Return the names of what a yardstick measures."""
+        ...
+
+    def yardstick(self, sample: Sample, references: Mapping[str, Way]) -> Yardstick:
+        """Make the sample's reference videos."""
         ...

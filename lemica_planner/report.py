@@ -8,19 +8,21 @@ from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
 from string import Template
+from typing import Any
 
 from lemica_planner.confidence import Confidence, confidence
 from lemica_planner.graph import ErrorGraph
 from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.pictures import draw_chart, draw_heat_map, draw_strip
 from lemica_planner.plan import CachePlan
+from lemica_planner.report_steps import render_steps
 from lemica_planner.solver import evaluate, shortest_path_all, uniform_steps
 
 __all__ = ["render_report"]
 
 
-def render_report(measured: ErrorGraph | OperatorGraph, plan: CachePlan) -> str:
-    """Return the page for a graph and the `plan` made from it.
+def render_report(measured: ErrorGraph | OperatorGraph, plan: CachePlan, steps: Mapping[str, Any] | None = None) -> str:
+    """Return the page for a graph and the `plan` made from it, with what a comparison of `steps` says.
 
     It shows the errors as a heat map with the chosen path, per budget the worst error of the plan beside those of the
     shortest path and of evenly spaced steps, the errors of equal spans by position, and how sure the named budgets
@@ -43,6 +45,7 @@ def render_report(measured: ErrorGraph | OperatorGraph, plan: CachePlan) -> str:
         spans=_span_key(graph),
         sureness=_sureness(measured, plan),
         rows="".join(rows),
+        steps=render_steps(steps) if steps else "",
         shown=shown,
     )
 

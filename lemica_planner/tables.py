@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -13,7 +14,7 @@ from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.plan import CachePlan, PlanEntry
 from lemica_planner.provenance import Provenance
 
-__all__ = ["describe_graph", "plan_table", "provenance_table"]
+__all__ = ["choice_table", "describe_graph", "plan_table", "provenance_table"]
 
 _COMPUTED, _REUSED = "█", "·"
 
@@ -36,6 +37,20 @@ def provenance_table(provenance: Provenance) -> Table:
     table = Table(show_header=False, box=None)
     for name, value in provenance.to_dict().items():
         table.add_row(Text(name, style="dim"), Text("not stated" if value is None else str(value)))
+    return table
+
+
+def choice_table(choices: Sequence[Mapping[str, Any]]) -> Table:
+    """Return one row for each cost, reference and measure: the best way without a cache, with one, and which wins."""
+    table = Table("cost", "against", "measure", "best without a cache", "", "best with a cache", "", "caching wins")
+    for choice in choices:
+        cells = [
+            cell
+            for kind in ("uncached", "cached")
+            for best in [choice["best"].get(kind)]
+            for cell in ((best["name"], f"{best['value']:.4g}") if best else ("", ""))
+        ]
+        table.add_row(str(choice["cost"]), choice["reference"], choice["measure"], *cells, choice["verdict"])
     return table
 
 

@@ -5,8 +5,9 @@ The cache plan is not in it: that one lives in config.pbtxt, where Triton shows 
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -74,6 +75,38 @@ class Limits(_Section):
         return self
 
 
+class SchedulerConfig(_Section):
+    """Another sampler than the pipeline's own, or the own one with other parameters.
+
+    Attributes
+    ----------
+    class_name : str or None
+        In JSON ``class``: a scheduler of diffusers; None for the pipeline's own.
+    timesteps : tuple of int or None
+        The timesteps themselves, falling, in place of a spacing; the model then serves that number of steps only.
+
+    Every other key is a parameter of the class. Those that are not given are the own scheduler's, where both have
+    them, or the class's defaults.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True, allow_inf_nan=False, populate_by_name=True)
+
+    class_name: str | None = Field(default=None, alias="class")
+    timesteps: Annotated[tuple[int, ...], Field(strict=False, min_length=1)] | None = None
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters of the class that are given."""
+        return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _falling(self) -> Self:
+        steps = self.timesteps or ()
+        if any(one <= next_one for one, next_one in pairwise(steps)) or min(steps, default=0) < 0:
+            raise ValueError(f"timesteps must fall, and not below 0; got {list(steps)}")
+        return self
+
+
 class ModelConfig(_Section):
     """The whole of ``model.json``; every field has a default, unknown fields are refused.
 
@@ -97,6 +130,8 @@ class ModelConfig(_Section):
         CPU threads of one operation; None leaves it to torch.
     fps : int
         Frames per second of encoded videos.
+    scheduler : SchedulerConfig or None
+        The sampler; None for the pipeline's own.
     defaults : Defaults
     limits : Limits
     """
@@ -110,6 +145,7 @@ class ModelConfig(_Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     threads: PositiveInt | None = None
     fps: Annotated[int, Field(ge=1, le=240)] = 8
+    scheduler: SchedulerConfig | None = None
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
 
@@ -127,6 +163,10 @@ class ModelConfig(_Section):
         if not limits.min_steps <= steps <= limits.max_steps:
             allowed = f"limits.min_steps ({limits.min_steps}) to limits.max_steps ({limits.max_steps})"
             raise ValueError(f"defaults.num_inference_steps is {steps}, allowed are {allowed}")
+        if self.scheduler and self.scheduler.timesteps and steps != len(self.scheduler.timesteps):
+            raise ValueError(
+                f"defaults.num_inference_steps is {steps}, but scheduler.timesteps are {len(self.scheduler.timesteps)}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from lemica_backend.job import Job
 from lemica_backend.models.base import Stem, VideoModel
-from lemica_backend.step_cache import GUIDED
+from lemica_backend.noise import to_noise, to_output
+from lemica_backend.operators import OPERATORS
+from lemica_backend.step_cache import GUIDED, NOISE
 from lemica_backend.types import Branch
 
 
@@ -46,7 +48,7 @@ def denoise(model: VideoModel, jobs: Sequence[Job]) -> None:
         if job.enters_model:
             _take_made(job, next(made))
         else:
-            job.latents = _step(job, job.cache.predict(job.step, GUIDED, job.fill))
+            job.latents = _step(job, _predict_output(job))
         job.step_ms.append(((time.perf_counter() - started) * 1e3, job.computes))
         job.step += 1
 
@@ -61,16 +63,26 @@ def _take_made(job: Job, made: _Made) -> None:
 def _record(job: Job, made: _Made) -> None:
     if job.cache.keeps("output"):
         job.cache.record(job.step, GUIDED, made.output.clone())  # a view would hold the outputs of all rows
+    if job.cache.keeps("noise"):  # before the latents move on
+        job.cache.record(job.step, NOISE, to_noise(job.scheduler, job.cache.times[job.step], job.latents, made.output))
     if job.cache.keeps("residual"):
         for branch, residual in zip(job.texts, made.after - made.before, strict=True):
             job.cache.record(job.step, branch, residual)
+
+
+def _predict_output(job: Job) -> Tensor:
+    """Return what stands in for the guided output where the model does not run."""
+    if OPERATORS[job.fill.operator].source == "output":
+        return job.cache.predict(job.step, GUIDED, job.fill)
+    noise = job.cache.predict(job.step, NOISE, job.fill)
+    return to_output(job.scheduler, job.cache.times[job.step], job.latents, noise)
 
 
 def _run_model(model: VideoModel, jobs: Sequence[Job]) -> list[_Made]:
     """Run stem and head for every job, and the block stack for those that compute."""
     if not jobs:
         return []
-    stem = model.stem(torch.stack([job.latents for job in jobs]), torch.stack([job.timestep for job in jobs]))
+    stem = model.stem(torch.stack([job.model_input for job in jobs]), torch.stack([job.timestep for job in jobs]))
     rows = [_Row(job, branch, at) for at, job in enumerate(jobs) for branch in job.texts]
     stem = stem.rows([row.at for row in rows])
     hidden = _run_stack(model, rows, stem)

@@ -16,7 +16,7 @@ import torch
 from lemica_backend.config import ModelConfig
 from lemica_backend.denoise import denoise
 from lemica_backend.errors import EngineUnavailableError, LemicaError, ModelLoadError
-from lemica_backend.models import VideoModel, load_model
+from lemica_backend.models import VideoModel, load_model, resample
 from lemica_backend.plan_check import require_operators
 from lemica_backend.planned import FULL, plan_request
 from lemica_backend.session import Session
@@ -141,7 +141,8 @@ def open_model(model_dir: Path, config: ModelConfig) -> VideoModel:
     if config.threads:
         torch.set_num_threads(config.threads)
     dtype = getattr(torch, config.dtype)
-    return load_model(config.family, _weights(model_dir, config), dtype=dtype, device=_device(config.device))
+    model = load_model(config.family, _weights(model_dir, config), dtype=dtype, device=_device(config.device))
+    return resample(model, config.scheduler) if config.scheduler else model
 
 
 def load_engine(model_dir: Path, config: ModelConfig, plan_json: str | None) -> Engine:

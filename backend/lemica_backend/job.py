@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 from torch import Tensor
 
@@ -64,6 +65,12 @@ class Job:
         return self.computes or OPERATORS[self.fill.operator].source == "residual"
 
     @property
+    def model_input(self) -> Tensor:
+        """The latents as the model wants them: Euler's grow with the noise and are scaled down."""
+        scale = getattr(self.scheduler, "scale_model_input", None)
+        return self.latents if scale is None else cast(Tensor, scale(self.latents, self.timestep))
+
+    @property
     def timestep(self) -> Tensor:
         """The scheduler's timestep of the next step, a scalar."""
         return self.scheduler.timesteps[self.step]
@@ -76,7 +83,7 @@ def start_job(model: VideoModel, planned: PlannedRequest) -> Job:
     return Job(
         planned=planned,
         texts=model.encode_text(planned.prompt, planned.negative_prompt, branches),
-        latents=model.initial_latents(planned.seed),
+        latents=model.initial_noise(planned.seed) * float(getattr(scheduler, "init_noise_sigma", 1.0)),
         scheduler=scheduler,
         cache=StepCache(sampler_times(scheduler), {fill.operator for fill in planned.reuse.values()}),
     )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Source = Literal["residual", "output"]
+Source = Literal["residual", "output", "noise"]
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,11 @@ class Operator:
 
     Attributes
     ----------
-    source : {"residual", "output"}
+    source : {"residual", "output", "noise"}
         ``residual``: what the block stack added, each branch for itself; stem and head run (the paper's,
-        arXiv 2511.00090, 3.1). ``output``: the guided output of the model; nothing of the model runs.
+        arXiv 2511.00090, 3.1). ``output``: the guided output of the model; nothing of the model runs. ``noise``: the
+        noise that the output says is in the latents; nothing runs either. To hold the noise is to hold the clean
+        sample: with DDIM or Euler it makes of several steps one bigger step, and caches nothing.
     order : int
         Degree of the polynomial through the last ``order + 1`` computed steps, in the sampler's own time
         (`lemica_backend.sampler_time`); 0 takes the last value as it is.
@@ -37,7 +39,7 @@ class Operator:
 
 
 SPLIT = "residual-split"
-_SOURCES: tuple[Source, ...] = ("residual", "output")
+_SOURCES: tuple[Source, ...] = ("residual", "output", "noise")
 
 OPERATORS = {
     f"{source}{suffix}": Operator(source, order, (source,) * is_fitted)

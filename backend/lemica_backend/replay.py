@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -23,10 +24,12 @@ from lemica_backend.models import VideoModel
 from lemica_backend.operators import OPERATORS, SPLIT
 from lemica_backend.planned import FULL, plan_request
 from lemica_backend.sampler_time import sampler_times
-from lemica_backend.step_cache import GUIDED, StepCache
+from lemica_backend.step_cache import GUIDED, NOISE, StepCache
 from lemica_backend.types import GenerationRequest
+from lemica_backend.yardstick import EngineYardstick, Judges, with_sampler, with_steps
 from lemica_planner import CalibrationError, PlanEntry, Provenance, Sample
 from lemica_planner.replayer import OperatorFacts, Segment
+from lemica_planner.samplers import Sampler, Way
 
 _ROWS_AT_ONCE = 16  # jobs whose hidden states are in memory together while drifts are measured
 
@@ -43,6 +46,13 @@ class EngineReplayer:
         The model's name in the repository.
     metric : str
         What errors measure, one of `lemica_backend.differences.METRICS`.
+
+    Attributes
+    ----------
+    judges : Judges
+        What `yardstick` measures.
+    keep : Path or None
+        Where its references stay for a later run; nowhere by default.
     """
 
     def __init__(self, model: VideoModel, config: ModelConfig, name: str, metric: str = "latents_l1") -> None:
@@ -51,6 +61,8 @@ class EngineReplayer:
         self._model = model
         self._config = config
         self._name = name
+        self.judges = Judges()
+        self.keep: Path | None = None
 
     def provenance(self) -> Provenance:
         """Return what the measured errors depend on."""
@@ -76,16 +88,42 @@ class EngineReplayer:
             name: OperatorFacts(each.order, each.fits) for name, each in OPERATORS.items() if guided or name != SPLIT
         }
 
+    def resampled(self, sampler: Sampler, num_steps: int) -> EngineReplayer:
+        """Return a replayer of the same weights with another sampler and number of steps."""
+        with _naming(f"the sampler {sampler.name!r}"):
+            model = with_sampler(self._model, sampler)
+        return EngineReplayer(model, with_steps(self._config, num_steps), self._name, self._metric)
+
+    def timesteps(self, sampler: Sampler, num_steps: int) -> tuple[float, ...]:
+        """Return the sampler's timesteps, falling."""
+        with _naming(f"the sampler {sampler.name!r}"):
+            return tuple(with_sampler(self._model, sampler).new_scheduler(num_steps).timesteps.tolist())
+
+    def measures(self) -> list[str]:
+        """Return the names of what a yardstick measures."""
+        return [*self.judges.pairs, *self.judges.alone]
+
+    def yardstick(self, sample: Sample, references: Mapping[str, Way]) -> EngineYardstick:
+        """Make the sample's reference videos."""
+        with _naming(f"the sample {sample.prompt[:80]!r}"):
+            return EngineYardstick(self._model, self._config, sample, references, judges=self.judges, keep=self.keep)
+
     def open(self, sample: Sample) -> EngineReplay:
         """Run the sample once without reuse, keeping every step's state."""
         request = GenerationRequest(sample.prompt, seed=sample.seed, budget=FULL)
-        try:
+        with _naming(f"the sample {sample.prompt[:80]!r}"), torch.inference_mode():
             planned = plan_request(request, info=self._model.info, config=self._config, plan=None)
-            with torch.inference_mode():
-                job = start_job(self._model, planned)
-        except LemicaError as error:
-            raise CalibrationError(f"the sample {sample.prompt[:80]!r} cannot be generated: {error}") from error
+            job = start_job(self._model, planned)
         return EngineReplay(self._model, job, self._metric)
+
+
+@contextmanager
+def _naming(what: str) -> Iterator[None]:
+    """Turn the engine's errors into the planner's, with what they are about."""
+    try:
+        yield
+    except LemicaError as error:
+        raise CalibrationError(f"{what} cannot be used: {error}") from error
 
 
 class EngineReplay:
@@ -98,7 +136,7 @@ class EngineReplay:
         self._model = model
         self._on_the_way, self._at_the_end = latents_difference(metric), final_difference(metric, model)
         self._times = sampler_times(job.scheduler)
-        job.cache = StepCache(self._times, ("residual", "output"))
+        job.cache = StepCache(self._times, ("residual", "output", "noise"))
         self._before = [_fork(job)]  # the state before each step, and at the end
         while not job.is_finished:
             denoise(model, [job])
@@ -142,6 +180,7 @@ class EngineReplay:
         kept = [job.cache.latest() for job in self._before[1:]]
         grams = {
             "output": _gram([[values[GUIDED]] for values in kept]),
+            "noise": _gram([[values[NOISE]] for values in kept]),
             "residual": _gram([[values[branch] for branch in self._before[0].texts] for values in kept]),
         }
         if "uncond" in self._before[0].texts:

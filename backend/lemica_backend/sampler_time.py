@@ -15,14 +15,15 @@ def sampler_times(scheduler: Any) -> tuple[float, ...]:
     Returns
     -------
     tuple of float
-        Noise over signal, ``sigma / alpha``, for samplers with ``alphas_cumprod`` (DDIM and its kin), which measured
-        better than its logarithm, its angle and the step's number; ``sigmas`` for flow matching and other samplers
-        that have them.
+        Noise over signal, ``sigma / alpha``, which measured better than its logarithm, its angle and the step's
+        number; for flow matching ``sigma``. Samplers that integrate over them hold them as ``sigmas``, also where
+        these lie between timesteps; DDIM has ``alphas_cumprod`` only.
     """
     steps = len(scheduler.timesteps)
+    sigmas: Any = getattr(scheduler, "sigmas", ())
+    if len(sigmas) == steps + 1:  # the last is where the last step leads
+        return tuple(sigmas[:steps].double().tolist())
     if hasattr(scheduler, "alphas_cumprod"):
         alpha_bar = scheduler.alphas_cumprod.double()[scheduler.timesteps.cpu().long()]
         return tuple(((1 - alpha_bar) / alpha_bar).sqrt().tolist())
-    if hasattr(scheduler, "sigmas"):
-        return tuple(scheduler.sigmas[:steps].double().tolist())
     return tuple(scheduler.timesteps.double().tolist())

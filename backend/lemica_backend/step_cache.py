@@ -11,8 +11,10 @@ from lemica_backend.operators import OPERATORS, SPLIT, Operator, Source, extrapo
 from lemica_backend.types import Branch
 from lemica_planner import Fill
 
-Key = Branch | Literal["guided"]  # residuals belong to a branch, the output to the request
+Key = Branch | Literal["guided", "noise"]  # residuals belong to a branch, output and noise to the request
 GUIDED: Key = "guided"
+NOISE: Key = "noise"
+_SOURCE_OF: dict[Key, Source] = {GUIDED: "output", NOISE: "noise"}
 
 
 class _Value(NamedTuple):
@@ -32,22 +34,22 @@ class StepCache:
     """
 
     def __init__(self, times: Sequence[float], operators: Collection[str]) -> None:
-        self._times = times
+        self.times = times
         self._operators = operators
         chosen = [OPERATORS[name] for name in operators]
         self._depth: dict[Source, int] = {
             source: max((each.order + 1 for each in chosen if each.source == source), default=0)
-            for source in ("residual", "output")
+            for source in ("residual", "output", "noise")
         }
         self._kept: dict[Key, tuple[_Value, ...]] = {}
 
     def keeps(self, source: Source) -> bool:
-        """Whether some operator needs the residuals, or the output, of computed steps."""
+        """Whether some operator needs the residuals, the output or the noise of computed steps."""
         return self._depth[source] > 0
 
     def record(self, step: int, key: Key, value: Tensor) -> None:
-        """Keep what a computed step made: a branch's residual or the guided output."""
-        depth = self._depth["output" if key == GUIDED else "residual"]
+        """Keep what a computed step made: a branch's residual, the guided output or its noise."""
+        depth = self._depth[_SOURCE_OF.get(key, "residual")]
         if depth:
             self._kept[key] = (*self._kept.get(key, ()), _Value(step, value))[-depth:]
 
@@ -62,7 +64,7 @@ class StepCache:
     def _polynomial(self, step: int, key: Key, operator: Operator) -> Sequence[float]:
         """Return the weights that extrapolate, for each part that has weights of its own."""
         values = self._kept[key][-1 - operator.order :]
-        weights = extrapolation_weights([self._times[value.step] for value in values], self._times[step])
+        weights = extrapolation_weights([self.times[value.step] for value in values], self.times[step])
         return weights * max(1, len(operator.fits))
 
     def _predict_split(self, key: Key, weights: Sequence[float]) -> Tensor:
@@ -90,7 +92,7 @@ class StepCache:
 
     def copy(self) -> StepCache:
         """Return a cache that records on its own; the tensors are shared."""
-        twin = StepCache(self._times, self._operators)
+        twin = StepCache(self.times, self._operators)
         twin._kept = dict(self._kept)
         return twin
 

@@ -31,7 +31,7 @@ def test_empty_file_means_all_defaults(load):
 
 def test_shipped_file_names_every_field_that_matters():
     given = json.loads(SHIPPED.read_text())
-    assert set(given) == set(ModelConfig.model_fields) - {"hub_id", "hub_revision", "allow_hub"}
+    assert set(given) == set(ModelConfig.model_fields) - {"hub_id", "hub_revision", "allow_hub", "scheduler"}
     assert load_config(SHIPPED).defaults.num_inference_steps == 50
 
 
@@ -77,6 +77,10 @@ def test_hub_ids_only_on_demand(load, tmp_path):
         ('{"defaults": {"guidance_scale": NaN}}', "finite"),
         ({"hub_id": "who/what"}, '"allow_hub": true'),
         ({"hub_id": "who/what", "allow_hub": True, "weights": "weights"}, "not both"),
+        ({"scheduler": "UniPC"}, "scheduler: got 'UniPC'"),
+        ({"scheduler": {"class": 3}}, "scheduler.class: got 3"),
+        ({"scheduler": {"timesteps": [900, 901]}}, "timesteps must fall"),
+        ({"scheduler": {"timesteps": [900, 0]}}, "num_inference_steps is 50, but scheduler.timesteps are 2"),
     ],
     ids=str,
 )
@@ -98,3 +102,15 @@ def test_unreadable_file_is_a_load_error(tmp_path):
     (tmp_path / "model.json").write_bytes(b"\xff")
     with pytest.raises(ModelLoadError, match="cannot be read"):
         load_config(tmp_path / "model.json")
+
+
+def test_a_scheduler_with_its_parameters(load):
+    given = {"class": "DPMSolverMultistepScheduler", "use_karras_sigmas": True}
+    chosen = load({"scheduler": given}).scheduler
+    assert (chosen.class_name, chosen.timesteps) == (given["class"], None)
+    assert chosen.parameters == {"use_karras_sigmas": True}
+
+
+def test_given_timesteps(load):
+    config = load({"scheduler": {"timesteps": [900, 400, 1]}, "defaults": {"num_inference_steps": 3}})
+    assert config.scheduler.timesteps == (900, 400, 1)

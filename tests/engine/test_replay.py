@@ -125,11 +125,13 @@ def test_without_guidance_there_is_nothing_to_split(model, config):
     assert "cond" not in replayer.open(Sample("a cat", 4)).grams()
 
 
-@pytest.mark.parametrize("source", ["residual", "output"])
-def test_grams_are_the_products_of_what_the_steps_made(session, source):
+@pytest.mark.parametrize(
+    ("source", "keys"), [("residual", ("uncond", "cond")), ("output", ("guided",)), ("noise", ("noise",))]
+)
+def test_grams_are_the_products_of_what_the_steps_made(session, source, keys):
     gram = session.grams()[source]
     values = [job.cache.latest() for job in session._before[1:]]
-    rows = [torch.cat([v[k].flatten() for k in v if (k == "guided") == (source == "output")]).double() for v in values]
+    rows = [torch.cat([value[key].flatten() for key in keys]).double() for value in values]
     assert gram[1, 4] == pytest.approx((rows[1] @ rows[4] / len(rows[1])).item())
     np.testing.assert_allclose(gram, gram.T)
 

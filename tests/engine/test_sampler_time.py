@@ -1,9 +1,15 @@
 import math
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 
 from lemica_backend.sampler_time import sampler_times
 
@@ -29,3 +35,17 @@ def test_sigma_for_flow_matching():
 
 def test_timesteps_where_there_is_nothing_else():
     assert sampler_times(SimpleNamespace(timesteps=torch.tensor([9.0, 4.0, 1.0]))) == (9.0, 4.0, 1.0)
+
+
+def test_sigmas_where_they_lie_between_timesteps():
+    """Lu's lambdas are rounded to timesteps for the model only, so several of them may share one."""
+    scheduler = with_steps(DPMSolverMultistepScheduler(use_lu_lambdas=True), 60)
+    times = sampler_times(scheduler)
+    assert len(set(scheduler.timesteps.tolist())) < 60
+    assert all(one > after for one, after in pairwise(times))
+
+
+def test_samplers_of_one_noising_agree_on_its_time():
+    schedulers = (kind(timestep_spacing="trailing") for kind in (DDIMScheduler, UniPCMultistepScheduler))
+    one, other = (sampler_times(with_steps(scheduler)) for scheduler in schedulers)
+    assert one == pytest.approx(other)

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import torch
 
+from lemica_backend.config import SchedulerConfig
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.models.base import ModelInfo, Stem, VideoModel
 
 FAMILIES = ("latte",)
 
-__all__ = ["FAMILIES", "ModelInfo", "Stem", "VideoModel", "load_model"]
+__all__ = ["FAMILIES", "ModelInfo", "Stem", "VideoModel", "load_model", "resample"]
 
 
 def load_model(family: str, weights: Path, *, dtype: torch.dtype, device: str) -> VideoModel:
@@ -32,3 +33,16 @@ def load_model(family: str, weights: Path, *, dtype: torch.dtype, device: str) -
         return LatteModel(weights, dtype=dtype, device=device)
     except Exception as error:  # a broken file shows as almost any error of four libraries
         raise ModelLoadError(f"cannot load the {family} weights in {weights}: {error}") from error
+
+
+def resample(model: VideoModel, choice: SchedulerConfig) -> VideoModel:
+    """Return the model with another sampler in place of its pipeline's, or of one that took that place before.
+
+    Raises
+    ------
+    ModelLoadError
+        If there is no such sampler, or it does not take the parameters.
+    """
+    from lemica_backend.models.resampled import ResampledModel  # noqa: PLC0415 - loads diffusers
+
+    return ResampledModel(model.base if isinstance(model, ResampledModel) else model, choice)

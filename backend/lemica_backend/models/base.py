@@ -70,8 +70,11 @@ class VideoModel(Protocol):
         """Return each branch's text states, shape (tokens, width)."""
         ...
 
-    def initial_latents(self, seed: int) -> Tensor:
-        """Return the initial noise as the model's own pipeline draws it, shape ``info.latents_shape``."""
+    def initial_noise(self, seed: int) -> Tensor:
+        """Return the noise that the model's own pipeline draws, before its scheduler scales it.
+
+        Its shape is ``info.latents_shape``.
+        """
         ...
 
     def new_scheduler(self, num_inference_steps: int) -> Scheduler:

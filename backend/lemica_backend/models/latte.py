@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.models.base import ModelInfo, Scheduler, Stem
+from lemica_backend.models.schedulers import describe_scheduler
 from lemica_backend.models.weights_hash import hash_weights
 from lemica_backend.types import Branch
 
@@ -56,7 +57,7 @@ class LatteModel:
             max_steps=scheduler.config.num_train_timesteps,
             weights_hash=hash_weights(folder),
             scheduler=type(scheduler).__name__,
-            scheduler_config={k: v for k, v in sorted(scheduler.config.items()) if not k.startswith("_")},
+            scheduler_config=describe_scheduler(scheduler),
             num_frames=net.video_length,
             height=side * pipeline.vae_scale_factor,
             width=side * pipeline.vae_scale_factor,
@@ -86,12 +87,11 @@ class LatteModel:
         if tokens > MAX_TOKENS:
             raise InvalidRequestError(f"{name} has {tokens} tokens; at most {MAX_TOKENS} are allowed: shorten it")
 
-    def initial_latents(self, seed: int) -> Tensor:
-        """Draw the noise on the CPU, so that a seed means the same on every device."""
+    def initial_noise(self, seed: int) -> Tensor:
+        """Draw on the CPU, so that a seed means the same on every device."""
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = torch.randn((1, *self.info.latents_shape), generator=generator, dtype=self._dtype)
-        latents: Tensor = noise[0] * self._pipeline.scheduler.init_noise_sigma
-        return latents.to(self._device)
+        return noise[0].to(self._device)
 
     def new_scheduler(self, num_inference_steps: int) -> Scheduler:
         """Copy the pipeline's scheduler; diffusers schedulers keep one request's state."""
