@@ -136,7 +136,7 @@ class ModelConfig(_Section):
     limits : Limits
     """
 
-    family: Literal["latte"] = "latte"
+    family: Literal["latte", "open_sora"] = "latte"
     weights: str = "weights"
     hub_id: str | None = None
     hub_revision: str | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -10,7 +12,10 @@ from lemica_backend.config import SchedulerConfig
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.models.base import ModelInfo, Stem, VideoModel
 
-FAMILIES = ("latte",)
+FAMILIES = {  # the module of each family's adapter, and its class
+    "latte": ("lemica_backend.models.latte", "LatteModel"),
+    "open_sora": ("lemica_backend.models.open_sora", "OpenSoraModel"),
+}
 
 __all__ = ["FAMILIES", "ModelInfo", "Stem", "VideoModel", "load_model", "resample"]
 
@@ -27,10 +32,10 @@ def load_model(family: str, weights: Path, *, dtype: torch.dtype, device: str) -
         raise ModelLoadError(f"model.json: family is {family!r}; known families are: {', '.join(FAMILIES)}")
     if not (weights / "model_index.json").is_file():
         raise ModelLoadError(f"{weights}: no model_index.json there; weights must be a folder in the diffusers layout")
-    from lemica_backend.models.latte import LatteModel  # noqa: PLC0415 - loads diffusers
-
+    module, adapter = FAMILIES[family]
     try:
-        return LatteModel(weights, dtype=dtype, device=device)
+        make = getattr(import_module(module), adapter)
+        return cast(VideoModel, make(weights, dtype=dtype, device=device))
     except Exception as error:  # a broken file shows as almost any error of four libraries
         raise ModelLoadError(f"cannot load the {family} weights in {weights}: {error}") from error
 

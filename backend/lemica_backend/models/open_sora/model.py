@@ -1,0 +1,140 @@
+"""Open-Sora 1.2, cut into stem, block stack and head for the step cache.
+
+Spatial and temporal blocks alternate. The residual is that of the whole stack, from the embedded patches to the final
+layer, as in the caching of Open-Sora by others (arXiv 2411.19108).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lemica_backend.errors import InvalidRequestError, ModelLoadError
+from lemica_backend.models.base import ModelInfo, Scheduler, Stem
+from lemica_backend.models.open_sora.layers import Texts
+from lemica_backend.models.open_sora.pipeline import OpenSoraPipeline
+from lemica_backend.models.open_sora.text import TextConditioner
+from lemica_backend.models.weights_hash import hash_weights
+from lemica_backend.types import Branch
+
+
+class OpenSoraModel:
+    """One loaded Open-Sora; holds no state of any request.
+
+    Latents and sampling stay in float32; only transformer, text encoder and autoencoder compute in `dtype`.
+
+    Parameters
+    ----------
+    folder : Path
+        A folder that `OpenSoraPipeline.save_pretrained` wrote.
+    dtype, device
+        Where and in what precision the model computes.
+
+    Raises
+    ------
+    ModelLoadError
+        If `dtype` is float16, in which the autoencoder overflows, or a package is missing.
+    """
+
+    def __init__(self, folder: Path, *, dtype: torch.dtype, device: str) -> None:
+        if dtype == torch.float16:
+            raise ModelLoadError("dtype is float16, in which the autoencoder overflows: take bfloat16 or float32")
+        pipeline = OpenSoraPipeline.from_pretrained(folder, dtype=dtype)
+        self._device = torch.device(device)
+        self._net = pipeline.transformer.to(self._device)
+        self._vae = pipeline.vae.to(self._device)
+        self._scheduler, self._video = pipeline.scheduler, pipeline.video
+        self._text = TextConditioner(
+            pipeline.tokenizer,
+            pipeline.text_encoder.to(self._device),
+            self._video,
+            max_tokens=self._net.config.model_max_length,
+        )
+        self.info = self._make_info(folder)
+
+    def _make_info(self, folder: Path) -> ModelInfo:
+        video, cell = self._video, self._vae.spatial_factor
+        rows, columns = video.height // cell, video.width // cell
+        return ModelInfo(
+            family="open_sora",
+            max_steps=self._scheduler.config.num_train_timesteps,
+            weights_hash=hash_weights(folder),
+            scheduler=type(self._scheduler).__name__,
+            scheduler_config=self._describe_sampling(),
+            num_frames=video.num_frames,
+            height=rows * cell,
+            width=columns * cell,
+            latents_shape=(self._net.config.in_channels, self._vae.latent_frames(video.num_frames), rows, columns),
+        )
+
+    def _describe_sampling(self) -> dict[str, Any]:
+        """Return the scheduler's parameters, and the frame rate, on which trajectories depend as much."""
+        config = {k: v for k, v in sorted(self._scheduler.config.items()) if not k.startswith("_")}
+        return {**config, "fps": self._video.conditioning_fps}
+
+    def encode_text(self, prompt: str, negative_prompt: str, branches: Sequence[Branch]) -> dict[Branch, Tensor]:
+        """Encode the prompt; without it, the learned null text of the same length conditions.
+
+        Raises
+        ------
+        InvalidRequestError
+            If the prompt has too many tokens, or there is a negative prompt.
+        """
+        if negative_prompt.strip():
+            raise InvalidRequestError("negative_prompt: Open-Sora has a learned one and takes no other: leave it out")
+        cond = self._text.encode(prompt)
+        states = {"cond": cond, "uncond": self._net.null_text(len(cond))}
+        # the projection sees one token at a time, so once a request is enough
+        return {branch: self._net.y_embedder.y_proj(states[branch]) for branch in branches}
+
+    def initial_latents(self, seed: int) -> Tensor:
+        """Draw the noise on the CPU, so that a seed means the same on every device."""
+        generator = torch.Generator("cpu").manual_seed(seed)
+        noise = torch.randn((1, *self.info.latents_shape), generator=generator)
+        return noise[0].to(self._device)
+
+    def new_scheduler(self, num_inference_steps: int) -> Scheduler:
+        """Copy the scheduler, which counts one request's steps."""
+        scheduler = copy.deepcopy(self._scheduler)
+        scheduler.set_timesteps(num_inference_steps, device=self._device)
+        return cast(Scheduler, scheduler)
+
+    def stem(self, latents: Tensor, timesteps: Tensor) -> Stem:
+        """Cut the frames into patches and embed the timesteps and the frame rate."""
+        fps = torch.full_like(timesteps, self._video.conditioning_fps)
+        timing = self._net.embed_times(timesteps, fps)
+        hidden = self._net.embed_latents(latents, height=self._video.height, width=self._video.width)
+        return Stem(hidden, timing.modulation, timing.embedding)
+
+    def blocks(self, stem: Stem, texts: Sequence[Tensor]) -> Tensor:
+        """Run the spatial and temporal blocks; texts of different length are padded and masked."""
+        output: Tensor = self._net.transform(stem.hidden, _pad(texts), stem.modulation)
+        return output
+
+    def head(self, hidden: Tensor, stem: Stem) -> Tensor:
+        """Predict the velocity from clip to noise, diffusers' sign; the variance channels are dropped."""
+        channels, _, rows, columns = self.info.latents_shape
+        output: Tensor = self._net.predict(hidden, stem.embedding, (rows, columns))
+        return -output[:, :channels]
+
+    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+        """Decode in the official chunks and round to uint8."""
+        video = self._vae.decode(latents[None], self.info.num_frames)[0]  # (3, frames, height, width) in [-1, 1]
+        pixels = (video.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
+        return cast("NDArray[np.uint8]", (pixels * 255).round().byte().cpu().numpy())
+
+
+def _pad(texts: Sequence[Tensor]) -> Texts:
+    """Stack texts (L, width) to (R, longest, width), with a mask (R, 1, 1, longest) where their lengths differ."""
+    lengths = torch.tensor([len(text) for text in texts], device=texts[0].device)
+    states = pad_sequence(list(texts), batch_first=True)
+    shown = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+    return Texts(states, None if bool((lengths == lengths[0]).all()) else shown[:, None, None])
