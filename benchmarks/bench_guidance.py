@@ -27,7 +27,8 @@ from rich.table import Table
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.bench_outcomes import FIRST_SEED, bootstrap
+from benchmarks.bench_outcomes import bootstrap
+from benchmarks.videos import FIRST_SEED
 from demo.measure import read_prompts
 from lemica_backend.config import load_config
 from lemica_backend.differences import final_difference

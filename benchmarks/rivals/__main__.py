@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from diffusers.utils import logging as diffusers_logging
 
-from benchmarks.bench_outcomes import FIRST_SEED, parse_range
+from benchmarks.bench_outcomes import parse_range
 from benchmarks.rivals.catalogue import calibrated_facts, chosen, rivals
 from benchmarks.rivals.measure import FULL_METHOD, make_videos
 from benchmarks.rivals.plot import draw
@@ -27,6 +27,7 @@ from benchmarks.rivals.rows import Store
 from benchmarks.rivals.summary import Run, summarise
 from benchmarks.rivals.timing import loops, time_all
 from benchmarks.rivals.unsupported import faults
+from benchmarks.videos import FIRST_SEED
 from demo.lpips_weights import ensure_weights
 from demo.measure import read_prompts
 

@@ -110,7 +110,7 @@ def run_stock(begin: Start, make: MakeConfig) -> Tensor:
 
 def run_pipeline(begin: Start) -> Tensor:
     """Return the final latents of ``LattePipeline`` for the same noise."""
-    planned, noise = begin.planned, begin.model.initial_latents(begin.planned.seed)
+    planned, noise = begin.planned, begin.model.initial_noise(begin.planned.seed)
     output = begin.model.pipeline(
         planned.prompt,
         num_inference_steps=planned.num_inference_steps,

@@ -69,7 +69,7 @@ def test_weights_are_read_in_the_precision_asked_for(weights):
 def test_bfloat16_is_near_float32_and_float16_is_refused(model_dir, model):
     engine = load_engine(model_dir, CONFIG.model_copy(update={"dtype": "bfloat16"}), None)
     engine.close()
-    noise, timesteps = model.initial_latents(0)[None], torch.tensor([500.0])
+    noise, timesteps = model.initial_noise(0)[None], torch.tensor([500.0])
     outputs = []
     for each in (model, engine.model):
         with torch.inference_mode():

@@ -95,7 +95,7 @@ class OpenSoraModel:
         # the projection sees one token at a time, so once a request is enough
         return {branch: self._net.y_embedder.y_proj(states[branch]) for branch in branches}
 
-    def initial_latents(self, seed: int) -> Tensor:
+    def initial_noise(self, seed: int) -> Tensor:
         """Draw the noise on the CPU, so that a seed means the same on every device."""
         generator = torch.Generator("cpu").manual_seed(seed)
         noise = torch.randn((1, *self.info.latents_shape), generator=generator)
