@@ -151,7 +151,7 @@ def test_another_operator_measures_anew(journal):
 
 
 def test_an_unknown_operator_is_named(journal):
-    with pytest.raises(CalibrationError, match="no operator 'magic'; it has residual, residual-fitted"):
+    with pytest.raises(CalibrationError, match="no operator 'magic'; it has noise, residual, residual-fitted"):
         run(journal, operator="magic")
 
 
