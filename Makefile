@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 export OMP_WAIT_POLICY := PASSIVE
 export HF_HUB_OFFLINE := 1
 
-.PHONY: help setup demo test check format bench train evaluate calibrate clean
+.PHONY: help setup demo test check format bench train evaluate calibrate report clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ evaluate: $(STAMP) ## Check the embedded model on captions that it was never tra
 
 calibrate: $(STAMP) ## Measure the embedded model's error graph and write its plans (an hour on a CPU; resumable)
 	@scripts/calibrate_latte_shapes.sh $(BIN)
+
+report: $(STAMP) ## Write a page about the embedded model's plans: its graph, and what benchmarks left in benchmarks/results
+	@scripts/report_latte_shapes.sh $(BIN)
 
 clean: ## Remove what the targets above made, but for the environment
 	@rm -rf out runs build dist .pytest_cache .mypy_cache .ruff_cache

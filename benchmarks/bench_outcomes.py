@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.bench_outcomes MODEL_DIR NAME=GRAPH ... --prompts FILE --budgets 10-30``: every prompt runs in
 full once and with every plan at every budget. Printed are means over the prompts with 95 % bootstrap intervals, and
-ratios to the first plan. The last line is the same as JSON.
+ratios to the first plan. The last line is the same as JSON; ``--output FILE`` keeps it, with the ``curves`` that
+``lemica-planner report --curves`` draws.
 """
 
 from __future__ import annotations
@@ -23,9 +24,15 @@ from benchmarks.videos import FIRST_SEED
 from demo.measure import read_prompts
 from lemica_backend.replay import open_replayer
 from lemica_planner import CachePlan, PlanEntry, Sample
+from lemica_planner.atomic import write_text
 from lemica_planner.graph_file import load_graph
 
 ROWS_AT_ONCE = 8
+TITLES = {  # of the chart, and its unit, by metric
+    "latents_l1": ("Final latents", "mean absolute difference"),
+    "latents_l2": ("Final latents", "root mean square difference"),
+    "frames_l2": ("Decoded frames", "root mean square difference, white being 1"),
+}
 
 
 def read_plans(sources: Sequence[str], budgets: Sequence[int]) -> dict[tuple[str, int], PlanEntry]:
@@ -52,6 +59,20 @@ def bootstrap(values: NDArray[np.float64]) -> tuple[float, float]:
     picks = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
     low, high = np.quantile(values[picks].mean(axis=1), (0.025, 0.975))
     return float(low), float(high)
+
+
+def curve_row(method: str, forwards: float, values: NDArray[np.float64]) -> dict[str, str | float]:
+    """Return a point of a curve: the mean over the prompts with its 95 % interval."""
+    low, high = bootstrap(values)
+    return {"method": method, "forwards": forwards, "value": float(values.mean()), "low": low, "high": high}
+
+
+def write_result(result: Mapping[str, Any], output: Path | None) -> None:
+    """Print a result as the last line of JSON, and write the same to `output`."""
+    text = json.dumps(result)
+    print(text)
+    if output:
+        write_text(output, text + "\n")
 
 
 def _rows(names: Sequence[str], budgets: Sequence[int], errors: Mapping[Any, NDArray[Any]]) -> Iterator[dict[str, Any]]:
@@ -89,6 +110,7 @@ def main(
     metric: Annotated[
         str, typer.Option(help="What outcomes measure: latents_l1, latents_l2, or frames_l2.")
     ] = "latents_l1",
+    output: Annotated[Path | None, typer.Option(help="Write the JSON here as well.")] = None,
 ) -> None:
     """Print the comparison as a table, then as one line of JSON."""
     wanted = parse_range(budgets)
@@ -106,11 +128,11 @@ def main(
     rows = list(_rows(names, wanted, errors))
     _show(rows)
     mean = {name: float(np.mean([row["ratio"] for row in rows if row["plan"] == name])) for name in names}
-    print(
-        json.dumps(
-            {"metric": metric, "prompts": len(outcomes), "first_seed": FIRST_SEED, "mean_ratio": mean, "rows": rows}
-        )
-    )
+    points = [curve_row(name, budget, values) for (name, budget), values in errors.items()]
+    title, unit = TITLES.get(metric, (metric, "error"))
+    curves = {metric: {"title": title, "unit": unit, "rows": points}}
+    known = {"metric": metric, "prompts": len(outcomes), "first_seed": FIRST_SEED, "mean_ratio": mean}
+    write_result({**known, "rows": rows, "curves": curves}, output)
 
 
 if __name__ == "__main__":

@@ -2,30 +2,36 @@
 
 ``python -m benchmarks.bench_plans MODEL_DIR [NAME=GRAPH ...] --prompts FILE``: every prompt is generated in full and,
 for each named budget, with the steps of the minimax plan, of the shortest path (the smallest sum of edge weights), of
-uniform skipping, and of the plans of other graphs; means over the prompts against the full video. In process, with the
-serving engine's own code, because a server serves plans only. The last line is the same as JSON.
+uniform skipping, and of the plans of other graphs; means over the prompts against the full video, with 95 % bootstrap
+intervals. In process, with the serving engine's own code, because a server serves plans only. The last line is the same
+as JSON; ``--output FILE`` keeps it, with the ``curves`` that ``lemica-planner report --curves`` draws.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
+from benchmarks.bench_outcomes import bootstrap, curve_row, write_result
 from benchmarks.models import OpenModel, open_folder
+from benchmarks.paper.scores import MEASURES
 from benchmarks.videos import FIRST_SEED, Outcome, compare_videos, full_entry, make_videos
 from demo.lpips_weights import ensure_weights
 from demo.measure import read_prompts
 from lemica_planner import CachePlan, ErrorGraph, PlanEntry, Sample, shortest_path, solve, uniform_steps
 from lemica_planner.config_writer import read_plan
 from lemica_planner.graph_file import load_graph
+
+_LOG_WIDTH = 130  # in a file nobody can widen the window
+_Known = Mapping["Way", Mapping[str, NDArray[np.float64]]]  # values over the prompts, by measure
 
 
 class Way(NamedTuple):
@@ -61,24 +67,44 @@ def compare_on(opened: OpenModel, ways: Mapping[Way, PlanEntry], sample: Sample)
     return {way: compare_videos(video, full) for way, video in zip(ways, videos, strict=True)}
 
 
-def _rows(outcomes: list[dict[Way, Outcome]]) -> Iterator[dict[str, str | float]]:
-    for way in outcomes[0]:
-        mine = [outcome[way] for outcome in outcomes]
-        yield {
-            "budget": way.budget,
-            "method": way.method,
-            "lpips": fmean(outcome.quality.lpips for outcome in mine),
-            "ssim": fmean(outcome.quality.ssim for outcome in mine),
-            "psnr_db": fmean(outcome.quality.psnr for outcome in mine),
-            "latents_l1": fmean(outcome.latents_l1 for outcome in mine),
+def _values(outcomes: Sequence[Mapping[Way, Outcome]]) -> _Known:
+    scores = {way: [outcome[way].scores() for outcome in outcomes] for way in outcomes[0]}
+    return {
+        way: {measure.key: np.array([prompt[measure.key] for prompt in some]) for measure in MEASURES}
+        for way, some in scores.items()
+    }
+
+
+def _rows(known: _Known) -> Iterator[dict[str, Any]]:
+    for way, measures in known.items():
+        means = {key: float(values.mean()) for key, values in measures.items()}
+        intervals = {f"{key}_interval": bootstrap(values) for key, values in measures.items()}
+        yield {"budget": way.budget, "method": way.method, **means, **intervals}
+
+
+def _curves(known: _Known, names: Mapping[str, int]) -> dict[str, dict[str, Any]]:
+    """Return for each measure its points by method and computed steps."""
+    return {
+        measure.key: {
+            "title": measure.title,
+            "unit": measure.unit,
+            "rows": [curve_row(way.method, names[way.budget], some[measure.key]) for way, some in known.items()],
         }
+        for measure in MEASURES
+    }
 
 
-def _show(rows: list[dict[str, str | float]]) -> None:
-    table = Table(*rows[0])
+def _show(rows: Sequence[Mapping[str, Any]]) -> None:
+    table = Table("budget", "method", *(measure.title for measure in MEASURES), title="means and 95 % intervals")
     for row in rows:
-        table.add_row(*(value if isinstance(value, str) else f"{value:.4g}" for value in row.values()))
-    Console().print(table)
+        table.add_row(row["budget"], row["method"], *(_cell(row, measure.key) for measure in MEASURES))
+    console = Console()
+    (console if console.is_terminal else Console(width=_LOG_WIDTH)).print(table)
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:.4g} ({low:.3g}-{high:.3g})"
 
 
 def main(
@@ -88,6 +114,7 @@ def main(
     prompts: Annotated[Path, typer.Option(help="One held-out prompt a line.")],
     count: Annotated[int | None, typer.Option(help="Only the first prompts.")] = None,
     graph: Annotated[Path | None, typer.Option(help="By default MODEL_DIR/calibration/naive.npz.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Write the JSON here as well.")] = None,
 ) -> None:
     """Print the comparison as a table, then as one line of JSON."""
     ensure_weights()
@@ -100,9 +127,11 @@ def main(
     outcomes = [
         compare_on(opened, ways, Sample(prompt, FIRST_SEED + number)) for number, prompt in enumerate(tqdm(texts))
     ]
-    rows = list(_rows(outcomes))
+    values = _values(outcomes)
+    rows = list(_rows(values))
     _show(rows)
-    print(json.dumps({"plan_id": plan.plan_id, "prompts": len(texts), "first_seed": FIRST_SEED, "rows": rows}))
+    facts = {"plan_id": plan.plan_id, "prompts": len(texts), "first_seed": FIRST_SEED}
+    write_result({**facts, "rows": rows, "curves": _curves(values, plan.names)}, output)
 
 
 if __name__ == "__main__":

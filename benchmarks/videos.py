@@ -37,6 +37,11 @@ class Outcome(NamedTuple):
     quality: Quality
     latents_l1: float
 
+    def scores(self) -> dict[str, float]:
+        """Return every measure by its name in result files."""
+        lpips, ssim, psnr = self.quality.lpips, self.quality.ssim, self.quality.psnr
+        return {"lpips": lpips, "ssim": ssim, "psnr_db": psnr, "latents_l1": self.latents_l1}
+
 
 def full_entry(num_steps: int) -> PlanEntry:
     """Return the entry that computes every step."""

@@ -18,7 +18,10 @@ from lemica_planner.plan import CachePlan
 from lemica_planner.plan_sources import PUBLISHED, config_path, decoded, load_plan
 from lemica_planner.prompt_sets import SOURCES, count_categories, load_prompts, to_json_line
 from lemica_planner.report import render_report
+from lemica_planner.report_content import Report
+from lemica_planner.report_files import read_all_curves, save_pictures
 from lemica_planner.report_steps import read_comparison
+from lemica_planner.sheet import read_sheet
 from lemica_planner.tables import plan_table, provenance_table
 from lemica_planner.terminal import console, one_line_errors
 
@@ -106,16 +109,32 @@ def show(source: _Source) -> None:
 @app.command()
 def report(
     graph: _Graph,
+    *,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the page goes.")] = Path("report.html"),
     names: _Names = None,
     steps: Annotated[Path | None, typer.Option(help="A steps.json that `steps` wrote, for a section on it.")] = None,
+    curves: Annotated[
+        list[Path] | None, typer.Option(help="A result file of a benchmark, for charts of its curves; repeatable.")
+    ] = None,
+    ours: Annotated[
+        list[str] | None,
+        typer.Option(help="A method of the curves to draw thick; repeatable. By default lemica... and minimax..."),
+    ] = None,
+    sheet: Annotated[list[str] | None, typer.Option(help="CAPTION=FILE.png of a contact sheet; repeatable.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Write the charts into this folder as well, as PNG: needs lemica[report].")
+    ] = None,
 ) -> None:
     """Write an HTML page with the error graph, the plans and how they compare with other choices of steps."""
     with one_line_errors():
         errors = load_graph(graph)
         plan = CachePlan.from_graph(errors, names=_parse_names(names))
         comparison = None if steps is None else read_comparison(steps.read_text(encoding="utf-8"), str(steps))
-        write_text(output, render_report(errors, plan, comparison))
+        sheets = tuple(map(read_sheet, sheet or ()))
+        report = Report(errors, plan, read_all_curves(curves or (), ours or ()), sheets, comparison)
+        for path in save_pictures(report.pictures, png) if png else ():
+            console.print(f"picture: {path}", soft_wrap=True)
+        write_text(output, render_report(report))
         console.print(f"report: {output}", soft_wrap=True)
 
 

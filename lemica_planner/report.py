@@ -1,52 +1,58 @@
-"""A self-contained HTML page about an error graph: the graph, the plans and their rivals."""
+"""A self-contained HTML page about an error graph: the graph, the plans, their rivals, and what benchmarks measured."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from html import escape
 from importlib.resources import files
 from string import Template
-from typing import Any
 
+from lemica_planner.calibration_cost import CalibrationCost, calibration_cost
 from lemica_planner.confidence import Confidence, confidence
 from lemica_planner.graph import ErrorGraph
 from lemica_planner.operator_graph import OperatorGraph
-from lemica_planner.pictures import draw_chart, draw_heat_map, draw_strip
+from lemica_planner.pictures import draw_strip, to_svg, tones_css
 from lemica_planner.plan import CachePlan
+from lemica_planner.report_content import Report
 from lemica_planner.report_steps import render_steps
-from lemica_planner.solver import evaluate, shortest_path_all, uniform_steps
+from lemica_planner.sheet import Sheet
 
 __all__ = ["render_report"]
 
 
-def render_report(measured: ErrorGraph | OperatorGraph, plan: CachePlan, steps: Mapping[str, Any] | None = None) -> str:
-    """Return the page for a graph and the `plan` made from it, with what a comparison of `steps` says.
+def render_report(report: Report) -> str:
+    """Return the page of a report.
 
-    It shows the errors as a heat map with the chosen path, per budget the worst error of the plan beside those of the
-    shortest path and of evenly spaced steps, the errors of equal spans by position, and how sure the named budgets
-    are. It needs no network; selecting a budget needs JavaScript.
+    It shows the errors as a heat map with every path, the worst error of the plan beside those of the shortest path and
+    of evenly spaced steps, the errors of equal spans by position, what benchmarks measured, contact sheets, what the
+    calibration cost, how sure the named budgets are, and what a comparison of steps says. It needs no network;
+    selecting a budget needs JavaScript.
     """
-    graph = measured.to_error_graph() if isinstance(measured, OperatorGraph) else measured
-    curves = _curves(graph, plan)
-    shown = _first_shown(plan)
+    plan, shown = report.plan, _first_shown(report.plan)
     rows = [
-        _row(plan, budget, {method: curve[budget] for method, curve in curves.items()}, is_shown=budget == shown)
+        _row(plan, budget, {method: curve[budget] for method, curve in report.errors.items()}, is_shown=budget == shown)
         for budget in plan.entries
     ]
     page = files("lemica_planner").joinpath("report_page.html").read_text(encoding="utf-8")
     return Template(page).substitute(
         title=escape(f"LeMiCa plan: {plan.provenance.model or 'unnamed model'}"),
-        facts=_facts(graph, plan),
-        map=draw_heat_map(graph, plan.entries[shown].steps),
-        chart=draw_chart(curves, graph.num_steps),
-        positions=draw_chart(_positions(graph), graph.num_steps, "first step that reuses"),
-        spans=_span_key(graph),
-        sureness=_sureness(measured, plan),
+        tones=tones_css(),
+        tiles="".join(_tiles(plan)),
+        facts=_facts(report.graph, plan),
+        map=to_svg(report.pictures["map"]),
+        worst=_chart(report, "worst"),
+        positions=_chart(report, "positions"),
+        curves=_curves(report),
+        sheets="<h2>What budgets look like</h2>" * bool(report.sheets) + "".join(map(_sheet, report.sheets)),
+        cost=_cost(calibration_cost(report.measured)),
+        sureness=_sureness(report.measured, plan),
         rows="".join(rows),
-        steps=render_steps(steps) if steps else "",
+        steps=render_steps(report.steps) if report.steps else "",
         shown=shown,
+        place=list(plan.entries).index(shown),
+        last=len(plan.entries) - 1,
     )
 
 
@@ -55,32 +61,76 @@ def _first_shown(plan: CachePlan) -> int:
     return min(plan.names.values(), default=list(plan.entries)[len(plan.entries) // 2])
 
 
-def _curves(graph: ErrorGraph, plan: CachePlan) -> dict[str, dict[int, float]]:
-    """Return each method's worst error by budget; the plan's last, so that it is drawn on top."""
-    shortest = shortest_path_all(graph)
-    return {
-        "uniform": {at: evaluate(graph, uniform_steps(graph.num_steps, at)).worst for at in plan.entries},
-        "shortest": {at: shortest[at].worst for at in plan.entries},
-        "minimax": {at: entry.predicted_error or 0.0 for at, entry in plan.entries.items()},
-    }
+def _tiles(plan: CachePlan) -> Iterator[str]:
+    """Yield what each named budget saves."""
+    num_steps = plan.provenance.num_inference_steps
+    for name, budget in sorted(plan.names.items(), key=lambda named: -named[1]):
+        yield (
+            f"<div><b>{escape(name)}</b><strong>{num_steps / budget:.2g}&times;</strong>"
+            f"<span>fewer forwards: {budget} of {num_steps} steps computed</span></div>"
+        )
 
 
-def _spans(graph: ErrorGraph) -> dict[str, int]:
-    """Return a short, a middle and a long span, by the class of their curve."""
-    longest = min(graph.max_span, graph.num_steps - 1)
-    return {"near": 2, "middle": max(2, (longest + 2) // 2), "far": longest}
+def _chart(report: Report, name: str) -> str:
+    if name not in report.pictures:
+        return "<p>No budget below the number of steps has a path, so there is nothing to compare.</p>"
+    return to_svg(report.pictures[name])
 
 
-def _positions(graph: ErrorGraph) -> dict[str, dict[int, float]]:
-    """Return the error of equal spans by the first step that they skip."""
-    return {
-        name: {start + 1: float(graph.weights[start, start + span]) for start in range(graph.num_steps - span)}
-        for name, span in _spans(graph).items()
-    }
+def _curves(report: Report) -> str:
+    """Return the charts of all benchmarks, each with the file that it is from."""
+    drawn = [(name, picture) for name, picture in report.pictures.items() if "/" in name]
+    if not drawn:
+        return ""
+    figures = "".join(
+        f"<figure>{to_svg(picture)}<figcaption>from {escape(name.partition('/')[0])}</figcaption></figure>"
+        for name, picture in drawn
+    )
+    return (
+        "<h2>Measured against forwards</h2><p>What benchmarks measured, as means with 95 % intervals. Thick: ours. "
+        f'Point at a dot for its numbers.</p><div class="grid">{figures}</div>'
+    )
 
 
-def _span_key(graph: ErrorGraph) -> str:
-    return ", ".join(f'<b class="{name}">{span}</b>' for name, span in _spans(graph).items())
+def _sheet(sheet: Sheet) -> str:
+    caption = escape(sheet.caption)
+    return (
+        f'<figure class="sheet"><figcaption>{caption}</figcaption><div class="wide">'
+        f'<img src="{sheet.uri}" alt="{caption}"></div></figure>'
+    )
+
+
+def _cost(cost: CalibrationCost | None) -> str:
+    if cost is None:
+        return "<p>The graph does not say how it was calibrated.</p>"
+    if cost.measured == cost.segments:
+        every = f"All {cost.segments} edges of {cost.samples} samples were measured: {cost.forwards} forwards."
+        return f"<p>{every}</p>"
+    share = cost.forwards / cost.naive
+    bars = "".join(_bar(text, count, cost.naive) for text, count in (("naive", cost.naive), ("spent", cost.forwards)))
+    rows = [
+        ("forwards spent", f"{cost.forwards}, on {cost.samples} samples"),
+        ("the naive replay of the same edges", f"{cost.naive} forwards"),
+        ("spent over naive", f"{share:.1%}, or {1 / share:.3g} times fewer"),
+        ("segments measured", f"{cost.measured} of {cost.segments} ({cost.measured / cost.segments:.1%})"),
+        ("segments estimated", str(cost.segments - cost.measured)),
+        ("to measure every segment", f"{cost.every_segment} forwards"),
+        ("estimate over error, in the check", _check(cost.check)),
+    ]
+    table = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows)
+    return f'<div class="bars">{bars}</div><dl>{table}</dl>'
+
+
+def _bar(text: str, count: int, most: int) -> str:
+    width = 100 * count / max(most, count)
+    return f'<span>{escape(text)}</span><div><div style="width:{width:.1f}%"></div></div><span>{count}</span>'
+
+
+def _check(check: Mapping[str, object]) -> str:
+    low, middle, high = (check.get(key) for key in ("estimate_over_error_p10", "median", "p90"))
+    if low is None or middle is None or high is None:
+        return "nothing was left to check"
+    return f"{low} to {high} (10th to 90th percentile), median {middle}, of {check['segments']} segments off the paths"
 
 
 def _sureness(graph: ErrorGraph | OperatorGraph, plan: CachePlan) -> str:
@@ -96,10 +146,9 @@ def _sureness(graph: ErrorGraph | OperatorGraph, plan: CachePlan) -> str:
 
 
 def _sure_row(plan: CachePlan, found: Confidence) -> str:
-    names = ", ".join(name for name, at in plan.names.items() if at == found.budget)
     needed = "more than 64 times those here" if found.samples_needed is None else f"about {found.samples_needed}"
     return (
-        f"<tr><td>{found.budget} {escape(names)}</td><td>{found.agreement:.0%}</td>"
+        f"<tr><td>{found.budget} {_names(plan, found.budget)}</td><td>{found.agreement:.0%}</td>"
         f"<td>{found.worst_low:.4g} to {found.worst_high:.4g}</td><td>{found.regret:.1%}</td><td>{needed}</td></tr>"
     )
 
@@ -116,14 +165,17 @@ def _text(value: object) -> str:
 
 def _row(plan: CachePlan, budget: int, errors: Mapping[str, float], *, is_shown: bool) -> str:
     steps, num_steps = plan.entries[budget].steps, plan.provenance.num_inference_steps
-    names = ", ".join(name for name, at in plan.names.items() if at == budget)
     cells = [f"<td>{num_steps / budget:.2f}&times;</td>"]
     cells += [f"<td>{_number(errors[method])}</td>" for method in ("minimax", "shortest", "uniform")]
     return (
-        f'<tr data-steps="{",".join(map(str, steps))}"{" class=shown" if is_shown else ""}>'
-        f'<td><button type="button">{budget}</button> {escape(names)}</td>'
+        f'<tr data-budget="{budget}"{" class=chosen" if is_shown else ""}>'
+        f'<td><button type="button">{budget}</button> {_names(plan, budget)}</td>'
         f'<td class="plan">{draw_strip(steps, num_steps)}</td>{"".join(cells)}</tr>'
     )
+
+
+def _names(plan: CachePlan, budget: int) -> str:
+    return escape(", ".join(name for name, at in plan.names.items() if at == budget))
 
 
 def _number(error: float) -> str:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 RULES = {
     "lemica_planner": ("torch", "tritonclient", "diffusers", "typer", "rich", "lemica_backend", "lemica_client"),
     "lemica_planner.interchange": ("torch", "tritonclient", "diffusers", "typer", "rich", "lemica_backend"),
+    "lemica_planner.report_files": ("matplotlib", "torch", "tritonclient", "typer", "rich", "lemica_backend"),
     "lemica_planner.integrations": ("torch", "tritonclient", "diffusers", "typer", "rich", "lemica_backend"),
     "lemica_planner.integrations.step_clock": ("torch", "tritonclient", "diffusers", "lemica_backend"),
     "lemica_planner.integrations.diffusers": ("tritonclient", "typer", "lemica_backend", "lemica_client"),

@@ -81,9 +81,7 @@ class Evaluations:
         return [self._scores[_Key(setting, *sample, key)] for sample in samples]
 
     def _record(self, opened: OpenModel, sample: Sample, entry: PlanEntry, outcome: Outcome) -> None:
-        quality = outcome.quality
-        scores = {"lpips": quality.lpips, "ssim": quality.ssim, "psnr_db": quality.psnr}
-        scores["latents_l1"] = outcome.latents_l1
+        scores = outcome.scores()
         key = _Key(opened.key, *sample, entry_key(entry))
         facts = {"model": opened.name, "weights": opened.model.info.weights_hash, "steps": list(entry.steps)}
         line = json.dumps({**key._asdict(), "scores": scores, **facts}) + "\n"

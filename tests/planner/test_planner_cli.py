@@ -100,7 +100,7 @@ def test_report_is_one_page_without_links(folder):
     ErrorGraph(weights).save("graph.npz")
     succeed("report", "graph.npz", "-o", "page.html", "--names", "fast=3")
     page = Path("page.html").read_text(encoding="utf-8")
-    assert page.count("<tr data-steps=") == 7
+    assert page.count("<tr data-budget=") == 7
     assert page.count("<rect ") == sum(9 - span for span in (2, 3, 4)) - 1
     assert "http" not in page
     assert "$" not in page.partition("<script>")[0]

@@ -7,8 +7,10 @@ import sys
 import pytest
 
 import lemica_planner
+import lemica_planner.pictures
 
-MODULES = [module.name for module in pkgutil.iter_modules(lemica_planner.__path__)]
+PACKAGES = (lemica_planner, lemica_planner.pictures)
+MODULES = [f"{each.__name__}.{found.name}" for each in PACKAGES for found in pkgutil.iter_modules(each.__path__)]
 
 
 def test_importing_the_package_needs_numpy_only():
@@ -29,6 +31,6 @@ def test_public_names():
         assert getattr(lemica_planner, name).__doc__, name
 
 
-@pytest.mark.parametrize("module", ["lemica_planner", *(f"lemica_planner.{name}" for name in MODULES)])
+@pytest.mark.parametrize("module", ["lemica_planner", *MODULES])
 def test_examples_in_docstrings(module):
     assert doctest.testmod(importlib.import_module(module)).failed == 0

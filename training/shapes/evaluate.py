@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import LattePipeline
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -17,12 +16,12 @@ from tqdm import tqdm
 from shapes.checker import recognise
 from shapes.render import draw
 from shapes.scene import Scene, split_scenes
+from shapes.sheet import Frames, film_strip
 
 BARS = {"colour": 0.95, "background": 0.95, "motion": 0.90, "shape": 0.85}
 REAL_BAR = 0.99
 FIRST_SEED = 1_000_000  # training noise is never drawn from these seeds
 
-Frames = NDArray[np.uint8]
 Clip = tuple[Scene, Frames]
 
 
@@ -78,8 +77,6 @@ def show_scores(title: str, scores: dict[str, float], bars: dict[str, float]) ->
 
 def contact_sheet(clips: list[Clip], path: Path, *, columns: int = 8) -> None:
     """Save a picture with one row a clip and `columns` of its frames."""
-    rows = [
-        np.concatenate(list(frames[np.linspace(0, len(frames) - 1, columns).astype(int)]), 1) for _, frames in clips
-    ]
+    rows = [film_strip(frames, columns) for _, frames in clips]
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate(rows)).save(path)
