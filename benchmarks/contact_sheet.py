@@ -17,7 +17,7 @@ import typer
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from benchmarks.bench_plans import FIRST_SEED
+from benchmarks.videos import FIRST_SEED
 from demo.lpips_weights import ensure_weights
 from demo.measure import read_prompts
 from demo.metrics import Frames, compare

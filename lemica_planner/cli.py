@@ -122,7 +122,8 @@ def report(
     ] = None,
     sheet: Annotated[list[str] | None, typer.Option(help="CAPTION=FILE.png of a contact sheet; repeatable.")] = None,
     png: Annotated[
-        Path | None, typer.Option(help="Write the charts into this folder as well, as PNG: needs lemica[report].")
+        Path | None,
+        typer.Option(help="Write the charts into this folder as well, as PNG; needs matplotlib (the extra: report)."),
     ] = None,
 ) -> None:
     """Write an HTML page with the error graph, the plans and how they compare with other choices of steps."""
