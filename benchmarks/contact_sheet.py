@@ -21,9 +21,10 @@ from benchmarks.videos import FIRST_SEED
 from demo.lpips_weights import ensure_weights
 from demo.measure import read_prompts
 from demo.metrics import Frames, compare
-from lemica_backend.config import load_config
+from lemica_backend.config import MODEL_FILE, load_config
 from lemica_backend.engine import Engine, load_engine
 from lemica_backend.planned import FULL
+from lemica_backend.replay import newest_version
 from lemica_backend.types import GenerationRequest, GenerationResult
 from lemica_planner.atomic import atomic_write
 from lemica_planner.config_writer import read_plan
@@ -33,10 +34,10 @@ sys.path.append(str(Path(__file__).parents[1] / "training"))  # how to show a cl
 from shapes.sheet import film_strip
 
 _COLUMNS = 4  # frames of a video
-_SMALLEST = 120  # pixels; smaller frames are enlarged, so that there is room for the words above them
+_SMALLEST = 140  # pixels; smaller frames are enlarged, so that there is room for the words above them
 _GAP = 16
-_LINE = 24
-_LETTERS = 16
+_LINE = 30
+_LETTERS = 20
 _GROUND, _INK, _SOFT = "#ffffff", "#1f2933", "#52606d"
 
 
@@ -65,11 +66,11 @@ def make_row(engine: Engine, prompt: str, seed: int, budgets: Sequence[str]) -> 
 
 
 def _label(budget: str, made: GenerationResult, full: Frames) -> str:
-    steps = f"{budget}: {len(made.info['computed_steps'])} of {made.info['num_inference_steps']} steps computed"
+    steps = f"{budget}, {len(made.info['computed_steps'])} of {made.info['num_inference_steps']} steps computed"
     if budget == FULL:
         return steps
     found = compare(made.frames, full)
-    return f"{steps}, PSNR {found.psnr:.1f} dB, LPIPS {found.lpips:.5f}"
+    return f"{steps}: PSNR {found.psnr:.1f} dB, LPIPS {found.lpips:.5f}"
 
 
 def draw_sheet(rows: Sequence[Row]) -> Image.Image:
@@ -111,8 +112,8 @@ def main(
     """Draw the sheet."""
     ensure_weights()
     plan = read_plan(model_dir / "config.pbtxt")
-    version = model_dir / "1"
-    engine = load_engine(version, load_config(version / "model.json"), plan.to_json())
+    version = newest_version(model_dir)
+    engine = load_engine(version, load_config(version / MODEL_FILE), plan.to_json())
     try:
         sheet = draw_sheet(list(_rows(engine, read_prompts(prompts)[:count], budgets.split(","))))
     finally:

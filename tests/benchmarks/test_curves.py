@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from benchmarks import bench_outcomes, bench_plans, contact_sheet
-from demo.lpips_weights import LpipsWeightsError, ensure_weights
 from lemica_backend.config import load_config
 from lemica_backend.engine import load_engine
 from lemica_planner.config_writer import read_plan
 from lemica_planner.curves_file import read_curves
+from tests.benchmarks.conftest import cheap_compare
 from tests.demo.tiny_repository import MODEL, NUM_STEPS, build_tiny_repository
 from tests.tiny_latte import FRAMES, SIZE
 
@@ -29,11 +29,10 @@ def prompts(tmp_path_factory):
 
 
 @pytest.fixture
-def lpips():
-    try:
-        return ensure_weights()
-    except LpipsWeightsError as error:
-        pytest.skip(f"no LPIPS weights on this machine: {error}")
+def cheap_lpips(no_lpips, monkeypatch):
+    monkeypatch.setattr(contact_sheet, "compare", cheap_compare)
+    for module in (bench_plans, contact_sheet):
+        monkeypatch.setattr(module, "ensure_weights", lambda: None)
 
 
 def points(chart):
@@ -54,7 +53,7 @@ def test_bench_outcomes_writes_what_it_prints(model, prompts, tmp_path, capsys):
         assert 0 < point.low < point.value < point.high
 
 
-def test_bench_plans_measures_every_method_with_intervals(model, prompts, tmp_path, lpips):
+def test_bench_plans_measures_every_method_with_intervals(model, prompts, tmp_path, cheap_lpips):
     graph, output = model / "calibration" / "graph.npz", tmp_path / "plans.json"
     bench_plans.main(model, [f"same={graph}"], prompts=prompts, graph=graph, output=output)
     charts = read_curves(output.read_text(), "it")
@@ -69,24 +68,24 @@ def test_bench_plans_measures_every_method_with_intervals(model, prompts, tmp_pa
     assert all(row["psnr_db_interval"][0] < row["psnr_db"] < row["psnr_db_interval"][1] for row in rows)
 
 
-def test_a_sheet_shows_every_prompt_at_every_budget(model, prompts, tmp_path, lpips):
+def test_a_sheet_shows_every_prompt_at_every_budget(model, prompts, tmp_path, cheap_lpips):
     output = tmp_path / "sheet.png"
     contact_sheet.main(model, prompts=prompts, count=2, budgets="full,fast", output=output)
     sheet = np.asarray(Image.open(output))
-    frame = 3 * SIZE  # enlarged to at least 120 pixels
-    assert sheet.shape == (2 * (frame + 48 + 16) + 16, 2 * (4 * frame + 16) + 16, 3)
-    full = sheet[64 : 64 + frame, 16 : 16 + 4 * frame]
-    fast = sheet[64 : 64 + frame, 32 + 4 * frame : 32 + 8 * frame]
+    frame = 3 * SIZE  # enlarged to at least 140 pixels
+    assert sheet.shape == (2 * (frame + 60 + 16) + 16, 2 * (4 * frame + 16) + 16, 3)
+    full = sheet[76 : 76 + frame, 16 : 16 + 4 * frame]
+    fast = sheet[76 : 76 + frame, 32 + 4 * frame : 32 + 8 * frame]
     assert (full == full[::3].repeat(3, axis=0)).all()
     assert not (full == fast).all()
 
 
-def test_labels_say_what_was_computed_and_lost(model, prompts, lpips):
+def test_labels_say_what_was_computed_and_lost(model, prompts, cheap_lpips):
     plan = read_plan(model / "config.pbtxt")
     engine = load_engine(model / "1", load_config(model / "1" / "model.json"), plan.to_json())
     row = contact_sheet.make_row(engine, "a red circle", 0, ["full", "fast"])
     engine.close()
     full, fast = row.takes
-    assert full.label == f"full: {NUM_STEPS} of {NUM_STEPS} steps computed"
-    assert fast.label.startswith(f"fast: {plan.names['fast']} of {NUM_STEPS} steps computed, PSNR ")
+    assert full.label == f"full, {NUM_STEPS} of {NUM_STEPS} steps computed"
+    assert fast.label.startswith(f"fast, {plan.names['fast']} of {NUM_STEPS} steps computed: PSNR ")
     assert full.frames.shape == fast.frames.shape == (FRAMES, SIZE, SIZE, 3)
