@@ -20,6 +20,7 @@ MEASURES = {
     "attributes_right": "share of what the prompt names that is seen (higher is better)",
 }
 DEEP_PAIRS = 28  # of Latte-1
+DEEP = f" ({DEEP_PAIRS} pairs)"  # the name of a curve that is counted as if there were as many
 _SMALLEST = 1e-6  # of an LPIPS in a logarithm
 _DRAWS = 2000
 
@@ -85,7 +86,7 @@ def curves(rows: Sequence[QualityRow], rivals: Sequence[Rival], num_steps: int) 
             continue
         made.append(_curve(method, mine, table, _forwards(table)))
         if mine[0].gate:
-            made.append(_curve(f"{method} ({DEEP_PAIRS} pairs)", mine, table, _deep(table, mine[0].gate, num_steps)))
+            made.append(_curve(method + DEEP, mine, table, _deep(table, mine[0].gate, num_steps)))
     return made
 
 
