@@ -114,6 +114,42 @@ def test_a_block_attends_within_frames_or_within_patches(temporal):
     assert torch.equal(changed > 1e-7, expected)
 
 
+def normal(tokens):
+    centred = tokens - tokens.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+
+
+def test_a_block_by_hand():
+    """Shift, scale and gate of the attention, then of the MLP; the text comes in between, bare."""
+    torch.manual_seed(0)
+    block = Block(8, 2, temporal=False)
+    start, texts, modulation = torch.randn(1, 1, 5, 8), Texts(torch.randn(1, 3, 8), None), torch.randn(6, 8)
+    shift, scale, gate, mlp_shift, mlp_scale, mlp_gate = block.scale_shift_table + modulation
+    tokens = start[0]
+    tokens = tokens + gate * block.attn(normal(tokens) * (1 + scale) + shift, None)
+    tokens = tokens + block.cross_attn(tokens, texts)
+    inner = block.mlp.fc1(normal(tokens) * (1 + mlp_scale) + mlp_shift)
+    inner = inner / 2 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (inner + 0.044715 * inner**3)))
+    expected = tokens + mlp_gate * block.mlp.fc2(inner)
+    made = block(start, texts, modulation[None, None], FrameRotation(4)(1))
+    assert (made[0] - expected).abs().max() <= 1e-5
+
+
+def test_the_head_by_hand(net):
+    head, hidden, embedding = net.final_layer, torch.randn(2, 3, 4, 24), torch.randn(2, 24)
+    shift, scale = (head.scale_shift_table[at] + embedding[1] for at in range(2))
+    expected = head.linear(normal(hidden[1]) * (1 + scale) + shift)
+    assert (head(hidden, embedding)[1] - expected).abs().max() <= 1e-5
+
+
+def test_timesteps_and_frame_rates_add_up(net):
+    timing = net.embed_times(torch.tensor([700.0]), torch.tensor([24.0]))
+    expected = net.t_embedder(torch.tensor([700.0])) + net.fps_embedder(torch.tensor([24.0]))
+    assert torch.equal(timing.embedding, expected)
+    table = net.t_block[1](functional.silu(expected)).view(1, 1, 6, 24)
+    assert (timing.modulation - table).abs().max() <= 1e-6
+
+
 def test_rows_at_different_timesteps_are_as_alone(net):
     latents, text = inputs()
     together = forward(net, latents, text)

@@ -5,6 +5,7 @@ import pytest
 from lemica_backend.triton_server import TritonServer
 from tests.server import repository
 from tests.server.callers import Caller
+from tests.tiny_open_sora import build_tiny_open_sora
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,7 @@ def models(tmp_path_factory):
         folder / "unbatched",
         config=repository.BARE_CONFIG + 'input { name: "prompt" data_type: TYPE_STRING dims: 1 }',
     )
+    repository.make_model(folder / "open_sora", settings={"family": "open_sora"}, build=build_tiny_open_sora)
     repository.make_broken_models(folder)
     return folder
 

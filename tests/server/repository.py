@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from lemica_planner import CachePlan, Provenance
@@ -17,7 +18,13 @@ SLOW, FAST = (0, 1, 3, 5), (0, 2, 5)
 DEFAULTS = {"num_inference_steps": STEPS, "guidance_scale": 4.0}
 
 
-def make_model(folder: Path, *, config: str = BARE_CONFIG, settings: dict | str | None = None) -> Path:
+def make_model(
+    folder: Path,
+    *,
+    config: str = BARE_CONFIG,
+    settings: dict | str | None = None,
+    build: Callable[[Path], None] = build_tiny_latte,
+) -> Path:
     """Write a model that works, with the given config.pbtxt and model.json; return its version folder."""
     version = folder / "1"
     version.mkdir(parents=True)
@@ -25,7 +32,7 @@ def make_model(folder: Path, *, config: str = BARE_CONFIG, settings: dict | str 
     settings = {"threads": 1, "defaults": DEFAULTS} | settings if isinstance(settings, dict) else settings
     text = settings if isinstance(settings, str) else json.dumps(settings or {"threads": 1, "defaults": DEFAULTS})
     (version / "model.json").write_text(text)
-    build_tiny_latte(version / "weights")
+    build(version / "weights")
     return version
 
 

@@ -21,7 +21,7 @@ def loaded(server):
 
 
 def test_every_other_model_is_ready(loaded):
-    assert {name for name, model in loaded.items() if model.is_ready} == {"tiny", "narrow", "unbatched"}
+    assert {name for name, model in loaded.items() if model.is_ready} == {"tiny", "narrow", "unbatched", "open_sora"}
 
 
 @pytest.mark.parametrize("name", REASONS)

@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 from shapes.autoencoder import train_autoencoder
 from shapes.evaluate import BARS, REAL_BAR, Clip, contact_sheet, generated_clips, real_clips, score, show_scores
 from shapes.export import export_latte
+from shapes.fit import Schedule
 from shapes.latte import train_latte
 from shapes.model import TextToVideo, load_trained
 from shapes.pool import load_pool
@@ -51,11 +52,8 @@ def train(
     model = train_latte(
         folder,
         pool,
-        iterations=iterations,
-        layout_iterations=0 if again else layout_iterations,
-        batch=batch,
+        schedule=Schedule(iterations, 0 if again else layout_iterations, batch, image_share),
         device=device,
-        image_share=image_share,
         start=load_trained(weights) if again else _reader(folder, device),
     )
     export_latte(model, autoencoder, weights)
