@@ -15,6 +15,8 @@ from lemica_backend.engine import load_engine
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.models import FAMILIES
 from lemica_backend.models.open_sora import OpenSoraPipeline, VideoSettings, __main__, read_official
+from lemica_backend.models.open_sora.transformer import STDiT3
+from lemica_backend.models.open_sora.vae import OpenSoraVAE
 from tests.open_sora import reference
 from tests.tiny_open_sora import TRANSFORMER, VAE, make_tiny_open_sora
 
@@ -65,6 +67,20 @@ def test_a_folder_is_in_the_layout_of_diffusers_with_safetensors_only(weights):
     assert {path.name for path in weights.iterdir() if path.is_dir()} == {*PARTS, "tokenizer", "scheduler"} <= {*index}
     assert len(list(weights.rglob("*.safetensors"))) == 3
     assert not [path for path in weights.rglob("*") if path.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
+
+
+@torch.no_grad()
+def test_the_published_sizes_make_480p():
+    """On the meta device, which knows shapes only."""
+    with torch.device("meta"):
+        net, vae = STDiT3(), OpenSoraVAE()
+        latents, text = torch.empty(2, 4, 15, 60, 106), torch.empty(2, 300, 4096)
+        mask, ones = torch.ones(2, 300, dtype=torch.bool), torch.ones(2)
+        output = net(latents, ones, text, text_mask=mask, fps=ones, height=480, width=854)
+        assert output.shape == (2, 8, 15, 60, 106)
+        assert vae.decode(latents[:1], 51).shape == (1, 3, 51, 480, 848)
+    assert VideoSettings().num_frames == 51
+    assert vae.latent_frames(51) == 15
 
 
 def test_weights_are_read_in_the_precision_asked_for(weights):

@@ -51,7 +51,7 @@ class FrameRotation(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self._channels = channels
-        self.register_buffer("freqs", _rotary_frequencies(channels, torch.device("cpu")))
+        self.register_buffer("freqs", _rotary_frequencies(channels))
 
     def forward(self, frames: int) -> Rotation:
         """Return the angles' cosines and sines for frames 0, 1, ..."""
@@ -61,7 +61,7 @@ class FrameRotation(nn.Module):
         return Rotation(angles.cos(), angles.sin())
 
 
-def _rotary_frequencies(channels: int, device: torch.device) -> Tensor:
+def _rotary_frequencies(channels: int, device: torch.device | None = None) -> Tensor:
     return MAX_PERIOD ** (-torch.arange(0, channels, 2, device=device).float() / channels)
 
 

@@ -22,8 +22,9 @@ def fill(kind: Any, config: Mapping[str, Any], weights: Path, dtype: torch.dtype
     """
     with torch.device("meta"):
         model: nn.Module = kind.from_config(config)
-    model.load_state_dict(load_file(weights), strict=True, assign=True)
-    return model.to(dtype).eval()
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(weights).items()}
+    model.load_state_dict(tensors, strict=True, assign=True)
+    return model.eval()
 
 
 def read_text_encoder(folder: Path, dtype: torch.dtype, *, safetensors_only: bool) -> Any:
