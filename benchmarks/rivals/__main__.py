@@ -72,7 +72,7 @@ def main(
     found.show()
     if plot:
         draw(found.curves, base, plot)
-    line = json.dumps(found.as_json())
+    line = json.dumps(found.as_json(), allow_nan=False)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(line + "\n", encoding="utf-8")
     print(line)

@@ -50,7 +50,7 @@ def recommended_rows(base: Curve, curves: Sequence[Curve], rivals: Sequence[Riva
             "method": curve.method,
             "setting": setting,
             "forwards": float(curve.cost[at]),
-            **{name: float(values[:, at].mean()) for name, values in curve.values.items()},
+            **{name: _mean(values[:, at]) for name, values in curve.values.items()},
             "lpips_interval": bootstrap(curve.values["lpips"][:, at]),
             "lpips_of_base_at_most_as_dear": at_most(base, float(curve.cost[at])),
         }
@@ -58,6 +58,11 @@ def recommended_rows(base: Curve, curves: Sequence[Curve], rivals: Sequence[Riva
         for at, setting in enumerate(curve.settings)
         if (curve.method, setting) in wanted
     ]
+
+
+def _mean(values: Array) -> float | None:
+    """Return the mean, None where some prompts have no value: JSON knows no NaN."""
+    return None if np.isnan(values).any() else float(values.mean())
 
 
 def as_json(ratios: Sequence[Ratio]) -> list[dict[str, Any]]:
@@ -75,7 +80,7 @@ def show_recommended(rows: Sequence[Mapping[str, Any]], base: str) -> None:
     for row in rows:
         low, high = row["lpips_interval"]
         numbers = (row["lpips"], row["ssim"], row["psnr_db"], row["latents_l1"], row["attributes_right"])
-        lpips, ssim, psnr, l1, right = (f"{number:.4g}" for number in numbers)
+        lpips, ssim, psnr, l1, right = ("-" if number is None else f"{number:.4g}" for number in numbers)
         cells = (f"{row['forwards']:.1f}", lpips, f"{low:.3g}-{high:.3g}", ssim, psnr, l1, right)
         table.add_row(row["method"], row["setting"], *cells, f"{row['lpips_of_base_at_most_as_dear']:.4g}")
     _console().print(table)

@@ -21,7 +21,7 @@ from lemica_backend.denoise import denoise
 from lemica_backend.job import Job
 from lemica_planner import Fill
 
-THRESHOLDS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6)
+THRESHOLDS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)
 RECOMMENDED = (0.1, 0.2)  # "slow" and "fast" in the authors' evaluation
 _REUSE = Fill("residual")
 
