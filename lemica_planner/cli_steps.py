@@ -54,6 +54,9 @@ def steps_command(
     reuse_timesteps: Annotated[
         str, typer.Option(help="Samplers to run on the timesteps of plans with held noise.")
     ] = "",
+    leaping: Annotated[
+        str, typer.Option(help="Samplers whose timesteps a calibration chooses among those of each of STEPS.")
+    ] = "",
     plans: Annotated[
         str, typer.Option(help="Plans or graphs of the model's own run that exist already, separated by commas.")
     ] = "",
@@ -80,6 +83,7 @@ def steps_command(
             even=even,
             measured=measured,
             reuse_timesteps=_samplers(reuse_timesteps),
+            leaping=_samplers(leaping),
             plans=tuple(load_plan(source, None) for source in _names(plans)),
         )
         references = own_references(opened, *_converged(converged))

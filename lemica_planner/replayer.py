@@ -127,6 +127,10 @@ class SamplingReplayer(Replayer, Protocol):
         """Return a replayer of the same model with another sampler and number of steps; its provenance says so."""
         ...
 
+    def leaps(self, sampler: Sampler, num_steps: int) -> Replayer:
+        """Return a replayer whose one operator fills skipped steps by one bigger step of the sampler itself."""
+        ...
+
     def timesteps(self, sampler: Sampler, num_steps: int) -> tuple[float, ...]:
         """Return the sampler's timesteps, falling."""
         ...

@@ -25,7 +25,7 @@ from lemica_planner.replayer import SamplingReplayer
 from lemica_planner.samplers import HELD, OWN, Sampler, Way
 from lemica_planner.step_choice import Comparison
 from lemica_planner.way_journal import FORMAT, Measured, WayJournal
-from lemica_planner.way_plans import Planning, chosen_timesteps, even_ways, measured_ways, planned_ways
+from lemica_planner.way_plans import Planning, chosen_timesteps, even_ways, leaping_ways, measured_ways, planned_ways
 
 __all__ = ["SearchSpace", "checks", "compare_ways", "own_references", "run_of", "search", "stated"]
 
@@ -55,6 +55,8 @@ class SearchSpace:
         Whether computed steps are evenly spaced, and whether a calibration chooses them; both may be.
     reuse_timesteps : tuple of Sampler
         Run on the timesteps that plans with held noise compute; those that take given timesteps.
+    leaping : tuple of Sampler
+        Whose timesteps a calibration chooses, among those of each of `steps`; those that take given timesteps.
     plans : tuple of CachePlan
         Made before, for the model's own run.
     """
@@ -67,6 +69,7 @@ class SearchSpace:
     even: bool = True
     measured: bool = False
     reuse_timesteps: tuple[Sampler, ...] = ()
+    leaping: tuple[Sampler, ...] = ()
     plans: tuple[CachePlan, ...] = ()
 
     def ways(self, replayer: SamplingReplayer, planning: Planning | None) -> Iterator[Way]:
@@ -77,12 +80,15 @@ class SearchSpace:
         CalibrationError
             If there is nothing to calibrate on, an operator is unknown, or a calibration fails.
         """
-        if self.measured and planning is None:
+        if (self.measured or self.leaping) and planning is None:
             raise CalibrationError("measured plans need prompts to calibrate on; give some, or leave them out")
         yield from (run_of(replayer, sampler, cost) for sampler in self.samplers for cost in self.costs)
         for plan in self.plans:
             own = replayer.provenance()
             yield from planned_ways(plan, own, run_of(replayer, OWN, own.num_inference_steps), self.costs)
+        for sampler, num_steps in product(self.leaping, self.steps):
+            assert planning
+            yield from leaping_ways(replayer, run_of(replayer, sampler, num_steps), self.costs, planning)
         for sampler, num_steps in product(self.cached, self.steps):
             for way in self._planned(replayer, run_of(replayer, sampler, num_steps), planning):
                 yield way

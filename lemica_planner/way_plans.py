@@ -16,11 +16,11 @@ from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallb
 from lemica_planner.plan import CachePlan
 from lemica_planner.plan_entry import PlanEntry
 from lemica_planner.provenance import Provenance, Sample
-from lemica_planner.replayer import OperatorFacts, SamplingReplayer
+from lemica_planner.replayer import OperatorFacts, Replayer, SamplingReplayer
 from lemica_planner.samplers import Sampler, Way
 from lemica_planner.solver import uniform_steps
 
-__all__ = ["Planning", "chosen_timesteps", "even_ways", "measured_ways", "planned_ways", "span_for"]
+__all__ = ["Planning", "chosen_timesteps", "even_ways", "leaping_ways", "measured_ways", "planned_ways", "span_for"]
 
 _SERVED = ("weights_hash", "scheduler", "scheduler_config", "guidance_scale", "num_inference_steps")
 _SLACK = 1.4  # the longest edge of a measured plan, in even spacings of its smallest budget
@@ -96,21 +96,17 @@ def measured_ways(
     planning: Planning,
 ) -> Iterator[Way]:
     """Yield every operator at every cost below the steps of `base`, with the plan of a lazy calibration."""
-    costs = [cost for cost in costs if cost < base.num_steps]
-    for name in operators if costs else ():
-        graph = calibrate_lazily(
-            replayer.resampled(base.sampler, base.num_steps),
-            planning.samples,
-            max_span=span_for(base.num_steps, costs),
-            budgets=costs,
-            journal=planning.journal(base),
-            operators=[name],
-            checks=0,
-            refine=planning.refine,
-            progress=planning.progress,
-        )
-        entries = graph.entries()
-        yield from (replace(base, entry=entries[cost], plan="measured") for cost in costs)
+    resampled = replayer.resampled(base.sampler, base.num_steps)
+    for name in operators:
+        for entry in _calibrated(resampled, base, [name], costs, planning):
+            yield replace(base, entry=entry, plan="measured")
+
+
+def leaping_ways(replayer: SamplingReplayer, base: Way, costs: Sequence[int], planning: Planning) -> Iterator[Way]:
+    """Yield the sampler of `base` on as many of its timesteps as each cost allows, chosen by a lazy calibration."""
+    leaping = replayer.leaps(base.sampler, base.num_steps)
+    for entry in _calibrated(leaping, base, list(leaping.operators()), costs, planning):
+        yield chosen_timesteps(replayer, replace(base, entry=entry, plan="measured"), base.sampler)
 
 
 def planned_ways(plan: CachePlan, own: Provenance, base: Way, costs: Sequence[int]) -> Iterator[Way]:
@@ -141,6 +137,27 @@ def chosen_timesteps(replayer: SamplingReplayer, way: Way, sampler: Sampler) -> 
     picked = tuple(round(timesteps[step]) for step in way.entry.steps)
     name = f"{sampler.name} on timesteps of {way.sampler.name} {way.num_steps}"
     return Way(Sampler(name, sampler.scheduler, sampler.parameters, picked), way.cost, plan=way.plan)
+
+
+def _calibrated(
+    replayer: Replayer, base: Way, operators: Sequence[str], costs: Sequence[int], planning: Planning
+) -> Iterator[PlanEntry]:
+    budgets = [cost for cost in costs if cost < base.num_steps]
+    if not budgets:
+        return
+    graph = calibrate_lazily(
+        replayer,
+        planning.samples,
+        max_span=span_for(base.num_steps, budgets),
+        budgets=budgets,
+        journal=planning.journal(base),
+        operators=operators,
+        checks=0,
+        refine=planning.refine,
+        progress=planning.progress,
+    )
+    entries = graph.entries()
+    yield from (entries[budget] for budget in budgets)
 
 
 def _grams(replayer: SamplingReplayer, base: Way, parts: Iterable[str], planning: Planning) -> Grams:

@@ -20,6 +20,7 @@ from lemica_backend.differences import final_difference, latents_difference
 from lemica_backend.engine import open_model
 from lemica_backend.errors import LemicaError, ModelLoadError
 from lemica_backend.job import Job, start_job
+from lemica_backend.leaps import LeapSession, leap_operators
 from lemica_backend.models import VideoModel
 from lemica_backend.operators import OPERATORS, SPLIT
 from lemica_backend.planned import FULL, plan_request
@@ -28,7 +29,7 @@ from lemica_backend.step_cache import GUIDED, NOISE, StepCache
 from lemica_backend.types import GenerationRequest
 from lemica_backend.yardstick import EngineYardstick, Judges, with_sampler, with_steps
 from lemica_planner import CalibrationError, PlanEntry, Provenance, Sample
-from lemica_planner.replayer import OperatorFacts, Segment
+from lemica_planner.replayer import OperatorFacts, ReplaySession, Segment
 from lemica_planner.samplers import Sampler, Way
 
 _ROWS_AT_ONCE = 16  # jobs whose hidden states are in memory together while drifts are measured
@@ -94,6 +95,12 @@ class EngineReplayer:
             model = with_sampler(self._model, sampler)
         return EngineReplayer(model, with_steps(self._config, num_steps), self._name, self._metric)
 
+    def leaps(self, sampler: Sampler, num_steps: int) -> LeapReplayer:
+        """Return a replayer of the same weights whose one operator is a bigger step of the sampler itself."""
+        with _naming(f"the sampler {sampler.name!r}"):
+            model = with_sampler(self._model, sampler)
+        return LeapReplayer(model, with_steps(self._config, num_steps), self._name, self._metric)
+
     def timesteps(self, sampler: Sampler, num_steps: int) -> tuple[float, ...]:
         """Return the sampler's timesteps, falling."""
         with _naming(f"the sampler {sampler.name!r}"):
@@ -108,13 +115,27 @@ class EngineReplayer:
         with _naming(f"the sample {sample.prompt[:80]!r}"):
             return EngineYardstick(self._model, self._config, sample, references, judges=self.judges, keep=self.keep)
 
-    def open(self, sample: Sample) -> EngineReplay:
+    def open(self, sample: Sample) -> ReplaySession:
         """Run the sample once without reuse, keeping every step's state."""
+        return EngineReplay(self._model, self._start(sample), self._metric)
+
+    def _start(self, sample: Sample) -> Job:
         request = GenerationRequest(sample.prompt, seed=sample.seed, budget=FULL)
         with _naming(f"the sample {sample.prompt[:80]!r}"), torch.inference_mode():
             planned = plan_request(request, info=self._model.info, config=self._config, plan=None)
-            job = start_job(self._model, planned)
-        return EngineReplay(self._model, job, self._metric)
+            return start_job(self._model, planned)
+
+
+class LeapReplayer(EngineReplayer):
+    """Replays bigger steps of the model's sampler; see `lemica_backend.leaps`."""
+
+    def operators(self) -> dict[str, OperatorFacts]:
+        """Return the one operator, ``leap``."""
+        return leap_operators(self._model.new_scheduler(self._config.defaults.num_inference_steps))
+
+    def open(self, sample: Sample) -> ReplaySession:
+        """Run the sample once in fine steps, keeping every step's state."""
+        return LeapSession(self._model, self._start(sample), self._metric)
 
 
 @contextmanager

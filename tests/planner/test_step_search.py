@@ -82,6 +82,15 @@ def test_measured_plans_and_their_timesteps(run, tmp_path):
     assert given.sampler.timesteps == tuple(1000 - 111 * (step + 1) for step in held.entry.steps)
 
 
+def test_timesteps_that_a_sampler_chooses_for_itself(run, tmp_path):
+    known = run(SearchSpace((4,), leaping=(UNIPC,), steps=(9,)), planning=Planning(CALIBRATION, tmp_path))
+    (way,) = (way for way in known.ways if way.kind == "timesteps")
+    assert (way.cost, way.entry, way.sampler.scheduler) == (4, None, UNIPC.scheduler)
+    assert set(way.sampler.timesteps) <= {1000 - 111 * (step + 1) for step in range(9)}
+    with pytest.raises(CalibrationError, match="need prompts"):
+        run(SearchSpace((4,), leaping=(UNIPC,), steps=(9,)))
+
+
 def test_plans_that_exist_are_compared(run):
     provenance = ToySamplingReplayer().provenance()
     entries = {3: (0, 4, 8), 4: (0, 2, 4, 8)}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lemica_planner import Sample
+from lemica_planner import OperatorFacts, Sample
 from lemica_planner.samplers import Sampler, Way
 from tests.planner.toy_replayer import ToyReplayer
 
@@ -29,6 +29,11 @@ class ToySamplingReplayer(ToyReplayer):
 
     def resampled(self, sampler: Sampler, num_steps: int) -> ToyReplayer:
         return ToyReplayer(num_steps, scheduler=sampler.scheduler or "Euler")
+
+    def leaps(self, sampler: Sampler, num_steps: int) -> ToyReplayer:
+        replayer = self.resampled(sampler, num_steps)
+        replayer.operators = lambda: {"residual": OperatorFacts(0)}
+        return replayer
 
     def timesteps(self, sampler: Sampler, num_steps: int) -> tuple[float, ...]:
         return tuple(float(1000 - 1000 // num_steps * (at + 1)) for at in range(num_steps))
