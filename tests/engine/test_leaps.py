@@ -8,7 +8,7 @@ from lemica_backend.leaps import LEAP
 from lemica_backend.models import resample
 from lemica_backend.replay import EngineReplayer
 from lemica_planner import CalibrationError, PlanEntry, Sample, Segment
-from lemica_planner.samplers import Way, parse_sampler
+from lemica_planner.samplers import parse_sampler
 from lemica_planner.step_search import SearchSpace, own_references, search
 from lemica_planner.way_plans import Planning
 from tests.engine.test_schedulers import latents_of
@@ -91,4 +91,3 @@ def test_chosen_timesteps_in_a_search(replayer, tmp_path):
     (way,) = (way for way in known.ways if way.kind == "timesteps")
     assert way.cost == 4 == len(way.sampler.timesteps)
     assert way.sampler.timesteps[0] == 999
-    assert isinstance(way, Way)
