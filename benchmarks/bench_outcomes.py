@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.bench_outcomes MODEL_DIR NAME=GRAPH ... --prompts FILE --budgets 10-30``: every prompt runs in
 full once and with every plan at every budget. Printed are means over the prompts with 95 % bootstrap intervals, and
-ratios to the first plan. The last line is the same as JSON; ``--output FILE`` keeps it, with the ``curves`` that
-``lemica-planner report --curves`` draws.
+ratios to the first plan; the mean ratio over all budgets has an interval over the prompts, too. The last line is the
+same as JSON; ``--output FILE`` keeps it, with the ``curves`` that ``lemica-planner report --curves`` draws.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from lemica_backend.replay import open_replayer
 from lemica_planner import CachePlan, PlanEntry, Sample
 from lemica_planner.atomic import write_text
 from lemica_planner.graph_file import load_graph
+from lemica_planner.replayer import ReplaySession
 
 ROWS_AT_ONCE = 8
 TITLES = {  # of the chart, and its unit, by metric
@@ -90,6 +91,27 @@ def _rows(names: Sequence[str], budgets: Sequence[int], errors: Mapping[Any, NDA
             }
 
 
+def mean_ratio(mine: NDArray[np.float64], base: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Return the mean over budgets of the ratio of means over prompts, with its 95 % interval over the prompts.
+
+    Parameters
+    ----------
+    mine, base : ndarray, shape (prompts, budgets)
+    """
+    picks = np.random.default_rng(0).integers(0, len(mine), (2000, len(mine)))
+    ratios = (mine[picks].mean(axis=1) / base[picks].mean(axis=1)).mean(axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float((mine.mean(axis=0) / base.mean(axis=0)).mean()), float(low), float(high)
+
+
+def _run(session: ReplaySession, paths: Sequence[PlanEntry]) -> list[float]:
+    """Return what each path changes; plans often agree on one, which runs once."""
+    each = [path for place, path in enumerate(paths) if path not in paths[:place]]
+    parts = [session.outcomes(each[at : at + ROWS_AT_ONCE]) for at in range(0, len(each), ROWS_AT_ONCE)]
+    found = np.concatenate(parts).tolist()
+    return [found[each.index(path)] for path in paths]
+
+
 def _show(rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table("budget", "plan", "error", "95 %", "ratio")
     for row in rows:
@@ -119,15 +141,16 @@ def main(
     outcomes: list[list[float]] = []
     for number, prompt in enumerate(tqdm(read_prompts(prompts)[:count])):
         session = replayer.open(Sample(prompt, FIRST_SEED + number))
-        paths = list(entries.values())
-        parts = [session.outcomes(paths[at : at + ROWS_AT_ONCE]) for at in range(0, len(paths), ROWS_AT_ONCE)]
-        outcomes.append(np.concatenate(parts).tolist())
+        outcomes.append(_run(session, list(entries.values())))
         session.close()
     errors = {key: np.array(outcomes)[:, place] for place, key in enumerate(entries)}
     names = list(dict.fromkeys(name for name, _ in entries))
     rows = list(_rows(names, wanted, errors))
     _show(rows)
-    mean = {name: float(np.mean([row["ratio"] for row in rows if row["plan"] == name])) for name in names}
+    tables = {name: np.column_stack([errors[name, budget] for budget in wanted]) for name in names}
+    mean = {name: mean_ratio(tables[name], tables[names[0]]) for name in names}
+    for name, (ratio, low, high) in mean.items():
+        Console().print(f"{name}: mean ratio over budgets {ratio:.3f} ({low:.3f} to {high:.3f})")
     points = [curve_row(name, budget, values) for (name, budget), values in errors.items()]
     title, unit = TITLES.get(metric, (metric, "error"))
     curves = {metric: {"title": title, "unit": unit, "rows": points}}

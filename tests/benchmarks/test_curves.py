@@ -89,3 +89,12 @@ def test_labels_say_what_was_computed_and_lost(model, prompts, cheap_lpips):
     assert full.label == f"full, {NUM_STEPS} of {NUM_STEPS} steps computed"
     assert fast.label.startswith(f"fast, {plan.names['fast']} of {NUM_STEPS} steps computed: PSNR ")
     assert full.frames.shape == fast.frames.shape == (FRAMES, SIZE, SIZE, 3)
+
+
+def test_the_mean_ratio_over_budgets_has_an_interval_over_the_prompts():
+    base = np.array([[1.0, 4.0], [3.0, 4.0]])
+    mine = np.array([[1.0, 2.0], [1.0, 2.0]])
+    ratio, low, high = bench_outcomes.mean_ratio(mine, base)
+    assert ratio == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert low == pytest.approx((1 / 3 + 1 / 2) / 2), "the draw of the second prompt alone"
+    assert high == pytest.approx((1 / 1 + 1 / 2) / 2)
