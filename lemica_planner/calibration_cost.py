@@ -22,7 +22,9 @@ class CalibrationCost:
     ----------
     samples : int
     forwards : int
-        What was spent, trajectories included. Whole paths that refinement ran are not counted.
+        What was spent, trajectories and whole paths of the refinement included.
+    refinement : int
+        The part of it that ran whole paths.
     naive : int
         What the naive replay of the same edges, one operator each, would have cost on the same samples.
     segments : int
@@ -37,6 +39,7 @@ class CalibrationCost:
 
     samples: int
     forwards: int
+    refinement: int
     naive: int
     segments: int
     measured: int
@@ -65,11 +68,13 @@ def calibration_cost(graph: ErrorGraph | OperatorGraph) -> CalibrationCost | Non
     naive = samples * naive_forwards(steps, stated["max_span"])
     if isinstance(graph, ErrorGraph):  # every edge was measured
         edges = samples * int(np.triu(np.isfinite(graph.weights), 2).sum())
-        return CalibrationCost(samples, naive, naive, edges, edges, naive, {})
+        return CalibrationCost(samples, naive, 0, naive, edges, edges, naive, {})
+    refinement = stated.get("refine_forwards", 0)
     suffixes = sum(steps - segment.end for segment in graph.candidates.segments)
     return CalibrationCost(
         samples=samples,
-        forwards=stated["forwards"],
+        forwards=stated["forwards"] + refinement,
+        refinement=refinement,
         naive=naive,
         segments=graph.measured.size,
         measured=int(graph.measured.sum()),

@@ -74,8 +74,7 @@ def calibrate_lazily(
         Segments off the paths to measure, of the first sample.
     refine : int
         Whole paths to run for each of `budgets`, on every sample, in search of a better outcome; see
-        `lemica_planner.refine`. ``provenance.calibration["forwards"]`` does not count them.
-
+        `lemica_planner.refine`; ``provenance.calibration["refine_forwards"]`` counts them.
     regret : float
         Stop with the first 2, 4, 8, ... samples if other draws of them would regret the paths of `budgets` by no more
         than this share of their worst edge (`lemica_planner.confidence`); 0 uses all samples. The trajectories of all
@@ -102,14 +101,14 @@ def calibrate_lazily(
         candidates = Candidates(provenance.num_inference_steps, max_span, chosen, grams)
         stated = replace(provenance, operator="+".join(operators))
         for used in _rounds(len(samples), regret):
-            search = _Search(measurer, samples[:used], candidates, risk)
+            ran = len(samples) if any(facts.fits for facts in chosen.values()) else used
+            search = _Search(measurer, samples[:used], candidates, risk, trajectories=ran)
             search.run(budgets, confirm)
             graph = search.graph(stated)
             if used == len(samples) or _is_sure(graph, budgets, regret):
                 break
         graph = search.checked(graph, checks, budgets)
-        refiner = Refiner(graph, measurer, evaluations=refine)
-        return replace(graph, refined={at: refiner.refine(at) for at in budgets} if refine else {})
+        return Refiner(graph, measurer, evaluations=refine).refined(budgets) if refine else graph
 
 
 def _rounds(count: int, regret: float) -> list[int]:
@@ -146,8 +145,11 @@ def _require_feasible(num_steps: int, max_span: int, budgets: Sequence[int]) -> 
 class _Search:
     """What is known of the candidates so far, sample by sample."""
 
-    def __init__(self, measurer: Measurer, samples: Sequence[Sample], candidates: Candidates, risk: str) -> None:
+    def __init__(
+        self, measurer: Measurer, samples: Sequence[Sample], candidates: Candidates, risk: str, *, trajectories: int
+    ) -> None:
         self._measurer, self._samples, self._candidates, self._risk = measurer, samples, candidates, risk
+        self._trajectories = trajectories
         segments = candidates.segments
         measurer.measure("drift", dict.fromkeys(samples, segments))
         drifts = np.array([[measurer.value(each, "drift", one) for one in segments] for each in samples])
@@ -162,7 +164,7 @@ class _Search:
     def forwards(self) -> int:
         """Return what trajectories and segments cost in one uninterrupted run, in forwards of one row."""
         steps = self._candidates.num_steps
-        return len(self._samples) * steps + int((np.isfinite(self.errors) * (steps - self._ends)).sum())
+        return self._trajectories * steps + int((np.isfinite(self.errors) * (steps - self._ends)).sum())
 
     def run(self, budgets: Sequence[int], confirm: float) -> None:
         """Measure until no doubtful edge could change the best paths by much."""

@@ -10,7 +10,7 @@ a path replaces another only if it is better beyond doubt of one standard error,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -43,7 +43,15 @@ class Refiner:
         self._graph, self._measurer, self._evaluations = graph, measurer, evaluations
         self._weights = graph.weights()
         table = graph.candidates.weights(self._weights)
+        self._forwards = 0
         self._starts = [solve_with_history(table), shortest_with_history(table), shortest_with_history(table**2)]
+
+    def refined(self, budgets: Iterable[int]) -> OperatorGraph:
+        """Return the graph with the best paths found for `budgets`, and what that cost."""
+        found = {budget: self.refine(budget) for budget in budgets}
+        provenance = self._graph.provenance
+        known = {**provenance.calibration, "refine_forwards": self._forwards}
+        return replace(self._graph, refined=found, provenance=replace(provenance, calibration=known))
 
     def refine(self, budget: int) -> PlanEntry:
         """Return the best path found, with its outcome; never one worse than the minimax path on these samples."""
@@ -60,6 +68,7 @@ class Refiner:
     def _outcomes(self, steps: Sequence[int]) -> NDArray[np.float64]:
         """Return what the path changes in each sample's final latents."""
         path = self._graph.entry(steps, self._weights)
+        self._forwards += len(self._graph.samples) * len(steps)  # also when the journal knows it: what one run costs
         return self._measurer.outcomes(self._graph.samples, [path])[:, 0]
 
     def _neighbours(self, steps: Sequence[int]) -> Iterator[tuple[int, ...]]:

@@ -110,6 +110,7 @@ def _cost(cost: CalibrationCost | None) -> str:
     bars = "".join(_bar(text, count, cost.naive) for text, count in (("naive", cost.naive), ("spent", cost.forwards)))
     rows = [
         ("forwards spent", f"{cost.forwards}, on {cost.samples} samples"),
+        ("of these for whole paths, refined", f"{cost.refinement} forwards"),
         ("the naive replay of the same edges", f"{cost.naive} forwards"),
         ("spent over naive", f"{share:.1%}, or {1 / share:.3g} times fewer"),
         ("segments measured", f"{cost.measured} of {cost.segments} ({cost.measured / cost.segments:.1%})"),

@@ -20,15 +20,20 @@ _COMPUTED, _REUSED = "█", "·"
 
 
 def plan_table(plan: CachePlan) -> Table:
-    """Return one row for each budget: name, predicted error, longest reuse, steps and their picture."""
+    """Return one row for each budget: name, errors, longest reuse, steps and their picture.
+
+    The predicted error is that of the worst edge; the outcome, of plans that were refined, that of the whole path.
+    """
     table = Table(title=f"plan {plan.plan_id}", title_justify="left", show_lines=True)
-    for heading in ("budget", "name", "predicted error", "longest span"):
+    has_outcomes = any(entry.outcome is not None for entry in plan.entries.values())
+    headings = ("budget", "name", "predicted error", *(("outcome",) if has_outcomes else ()), "longest span")
+    for heading in headings:
         table.add_column(heading, justify="left" if heading == "name" else "right")
     table.add_column(f"steps ({_COMPUTED} computed, {_REUSED} reused)", overflow="fold")
     for budget, entry in plan.entries.items():
-        table.add_row(
-            str(budget), _names(plan.names, budget), _error(entry), str(_longest(entry.steps)), _steps(plan, entry)
-        )
+        errors = [_measured(entry.predicted_error), *([_measured(entry.outcome)] if has_outcomes else [])]
+        name, longest = _names(plan.names, budget), str(_longest(entry.steps))
+        table.add_row(str(budget), name, *errors, longest, _steps(plan, entry))
     return table
 
 
@@ -67,8 +72,8 @@ def _names(names: Mapping[str, int], budget: int) -> str:
     return ", ".join(name for name, at in names.items() if at == budget)
 
 
-def _error(entry: PlanEntry) -> str:
-    return "not measured" if entry.predicted_error is None else f"{entry.predicted_error:.4g}"
+def _measured(error: float | None) -> str:
+    return "not measured" if error is None else f"{error:.4g}"
 
 
 def _longest(steps: Sequence[int]) -> int:

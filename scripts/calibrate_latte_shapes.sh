@@ -11,7 +11,7 @@ mkdir -p runs/calibration
 
 prompts=$model/calibration/prompts.txt
 "$bin/lemica-planner" calibrate "$model" --prompts "$prompts" --max-span 10 \
-    --operators residual-split --metric frames_l2 --budgets 6,8,10,12,14,17,20,25,30 \
+    --operators residual-split --metric frames_l2 --budgets 6,8,10,12,14,17,20,25,30 --refine 8 \
     --journal runs/calibration/frames.jsonl --output "$model/calibration/graph.npz"
 "$bin/lemica-planner" apply "$model/calibration/graph.npz" "$model" --names slow=25,medium=17,fast=10
 head -n 2 "$prompts" > runs/calibration/naive_prompts.txt  # every edge of every prompt is 9,000 forwards

@@ -117,6 +117,14 @@ def test_refined_paths_are_in_the_plan_and_in_the_file(journal, tmp_path):
     assert all(entry == plain.entries()[budget] for budget, entry in again.entries().items() if budget not in BUDGETS)
 
 
+@pytest.mark.parametrize("options", [{}, {"refine": 8}, {"regret": 10.0, "operators": ("residual-fitted",)}])
+def test_the_forwards_that_it_states_are_those_that_ran(journal, options):
+    replayer = ToyReplayer(STEPS)
+    stated = run(journal, replayer, **options).provenance.calibration
+    assert stated["forwards"] + stated.get("refine_forwards", 0) == replayer.model.forwards
+    assert ("refine_forwards" in stated) == ("refine" in options)
+
+
 def test_checks_tell_how_far_off_the_estimates_are(journal):
     check = run(journal).provenance.calibration["check"]
     assert check["segments"] == 8

@@ -171,6 +171,7 @@ def test_risk_and_refinement_are_in_the_graph(folder, replayers):
     graph = load_graph("new.npz")
     assert graph.risk == "cvar:0.5"
     assert list(graph.refined) == [6]
+    assert "outcome" in succeed("show", "new.npz")
 
 
 def test_an_interrupted_calibration_goes_on(folder, replayers, monkeypatch):
