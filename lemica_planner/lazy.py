@@ -59,7 +59,7 @@ def calibrate_lazily(
     Parameters
     ----------
     replayer, samples, max_span, journal, progress, runner
-        As for `lemica_planner.calibrate.calibrate`; `progress` cannot know the total and corrects it on the way. By
+        As for `lemica_planner.calibrate.calibrate`; `progress` gets an estimate of the total, corrected on the way. By
         default this process holds the trajectories of all samples at once.
     budgets : sequence of int
         The numbers of computed steps whose paths must be measured.
@@ -167,10 +167,15 @@ class _Search:
         return self._trajectories * steps + int((np.isfinite(self.errors) * (steps - self._ends)).sum())
 
     def run(self, budgets: Sequence[int], confirm: float) -> None:
-        """Measure until no doubtful edge could change the best paths by much."""
+        """Measure until no doubtful edge could change the best paths by much.
+
+        What is left is foreseen as all that is doubtful on the best paths of now: measuring some of it moves the paths
+        to other edges about as often as it settles the rest.
+        """
         self.measure_anchors()
-        while pending := self.pending(budgets, confirm):
-            self.measure(pending)
+        while paths := self.doubtful(budgets, confirm):
+            self._foresee(chosen for path in paths for chosen in path)
+            self.measure(list(dict.fromkeys(path[0] for path in paths)))
 
     def graph(self, stated: Provenance) -> OperatorGraph:
         """Return what is known so far."""
@@ -194,20 +199,20 @@ class _Search:
         ends = {max(span, round(share * steps)) for share in _ANCHORS}
         self.measure([int(self._candidates.slots[0, :, end - span, end].max()) for end in sorted(ends)])
 
-    def pending(self, budgets: Sequence[int], confirm: float) -> list[int]:
-        """Return the edges on the best paths that most need to be measured, one for each path."""
+    def doubtful(self, budgets: Sequence[int], confirm: float) -> list[list[int]]:
+        """Return for each best path that has any its edges that need to be measured, the largest first."""
         known = self.estimates()
         weights = risk_measure(self._risk, known.errors)
         highest = weights * np.exp(_FEAR * known.deviations)
-        wanted: dict[int, None] = {}
+        found = []
         for lowest in (weights * np.exp(-_HOPE * known.deviations), weights):
             paths = solve_with_history(self._candidates.weights(lowest))
             for budget in budgets:
                 segments = np.array(self._candidates.on_path(paths[budget], lowest), np.intp)
                 doubtful = segments[known.deviations[segments] > 0]
                 large = doubtful[highest[doubtful] >= confirm * lowest[segments].max(initial=0)]
-                wanted.update(dict.fromkeys(large[np.argsort(-highest[large], kind="stable")][:1].tolist()))
-        return list(wanted)
+                found.append(large[np.argsort(-highest[large], kind="stable")].tolist())
+        return [path for path in found if path]
 
     def measure(self, chosen: Sequence[int], samples: int | None = None) -> None:
         """Measure the chosen segments on every sample, or on the first few."""
@@ -216,6 +221,10 @@ class _Search:
         self._measurer.measure("error", dict.fromkeys(measured, segments))
         for row, sample in enumerate(measured):
             self.errors[row, chosen] = [self._measurer.value(sample, "error", segment) for segment in segments]
+
+    def _foresee(self, chosen: Iterable[int]) -> None:
+        segments = [self._candidates.segments[at] for at in dict.fromkeys(chosen)]
+        self._measurer.foresee("error", dict.fromkeys(self._samples, segments))
 
     def check(self, count: int, budgets: Sequence[int]) -> dict[str, float]:
         """Measure segments that no path took, and return how far their estimates were off."""

@@ -124,8 +124,13 @@ class Meter:
         self._expected = 0
 
     def expect(self, tasks: Sequence[Task], trajectories: int) -> None:
-        """Add work that is left."""
-        self._expected += sum(map(self._cost, tasks)) + trajectories * self._num_steps
+        """Say what is begun now: the total is at least that."""
+        self._expected = max(self._expected, self.done + self.cost(tasks, trajectories))
+        self._callback(self.done, self._expected)
+
+    def foresee(self, forwards: int) -> None:
+        """Say what is probably left in all, more or less than was thought before."""
+        self._expected = self.done + forwards
         self._callback(self.done, self._expected)
 
     def opened(self) -> None:
@@ -139,6 +144,10 @@ class Meter:
     def ran(self, forwards: int) -> None:
         """Count forwards that nobody expected."""
         self._add(forwards)
+
+    def cost(self, tasks: Sequence[Task], trajectories: int) -> int:
+        """Return the forwards of tasks, and of trajectories that must run first."""
+        return sum(map(self._cost, tasks)) + trajectories * self._num_steps
 
     def _cost(self, task: Task) -> int:
         """Return the forwards of a task: a drift needs none."""
@@ -177,10 +186,19 @@ class Measurer:
     def measure(self, measure: Measure, wanted: Mapping[Sample, Iterable[Segment]]) -> None:
         """Measure what the journal lacks."""
         tasks = self.tasks(measure, wanted)
-        self._meter.expect(tasks, self._runner.unopened(task.sample for task in tasks))
+        self._meter.expect(tasks, self._unopened(tasks))
         for task, values in self._runner.run(tasks):
             self._journal.record(task.sample, measure, task.segments, _valid(values, task))
             self._meter.did(task)
+
+    def foresee(self, measure: Measure, wanted: Mapping[Sample, Iterable[Segment]]) -> None:
+        """Say that this will probably be measured from now on, and nothing else."""
+        tasks = self.tasks(measure, wanted)
+        self._meter.foresee(self._meter.cost(tasks, self._unopened(tasks)))
+
+    def foresee_outcomes(self, samples: Sequence[Sample], budgets: Iterable[int]) -> None:
+        """Say that one path of each budget will probably be run on every sample from now on, and nothing else."""
+        self._meter.foresee(len(samples) * sum(budgets) + self._meter.cost([], self._runner.unopened(samples)))
 
     def grams(self, samples: Sequence[Sample], parts: Iterable[str]) -> Grams:
         """Return by part of a value the products of every two steps, a mean over `samples`, shape (T, T)."""
@@ -210,6 +228,9 @@ class Measurer:
             for sample, segments in wanted.items()
             for batch in _batches(measure, self._journal.missing(sample, measure, list(segments)))
         ]
+
+    def _unopened(self, tasks: Sequence[Task]) -> int:
+        return self._runner.unopened(task.sample for task in tasks)
 
     def value(self, sample: Sample, measure: Measure, segment: Segment) -> float:
         """Return what was measured; KeyError if it was not."""

@@ -10,7 +10,7 @@ a path replaces another only if it is better beyond doubt of one standard error,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -46,9 +46,9 @@ class Refiner:
         self._forwards = 0
         self._starts = [solve_with_history(table), shortest_with_history(table), shortest_with_history(table**2)]
 
-    def refined(self, budgets: Iterable[int]) -> OperatorGraph:
+    def refined(self, budgets: Sequence[int]) -> OperatorGraph:
         """Return the graph with the best paths found for `budgets`, and what that cost."""
-        found = {budget: self.refine(budget) for budget in budgets}
+        found = {budget: self._refine_next(budgets[at:]) for at, budget in enumerate(budgets)}
         provenance = self._graph.provenance
         known = {**provenance.calibration, "refine_forwards": self._forwards}
         return replace(self._graph, refined=found, provenance=replace(provenance, calibration=known))
@@ -64,6 +64,11 @@ class Refiner:
             tried[steps] = self._outcomes(steps)
             best = steps if is_better(tried[steps], tried[best], self._graph.risk) else best
         return replace(self._graph.entry(best, self._weights), outcome=_risk(self._graph.risk, tried[best]))
+
+    def _refine_next(self, budgets: Sequence[int]) -> PlanEntry:
+        """Refine the first of the budgets that are left."""
+        self._measurer.foresee_outcomes(self._graph.samples, [*budgets] * self._evaluations)
+        return self.refine(budgets[0])
 
     def _outcomes(self, steps: Sequence[int]) -> NDArray[np.float64]:
         """Return what the path changes in each sample's final latents."""

@@ -171,3 +171,22 @@ def test_it_stops_when_more_samples_would_not_change_much(journal, tmp_path):
     steps = [{budget: entry.steps for budget, entry in graph.entries().items()} for graph in graphs[1:]]
     assert steps[0] == steps[1]
     assert graphs[0].provenance.calibration["forwards"] < graphs[2].provenance.calibration["forwards"]
+
+
+def test_the_total_is_foreseen_from_the_first_search_on(journal):
+    """When the anchors are measured the total is no longer a guess from below; at the end it is what was done."""
+    seen = []
+    run(journal, progress=lambda done, total: seen.append((done, total)), operators=ALL, checks=0)
+    done, total = seen[-1]
+    assert done == total
+    anchored = next(at for at, (now, _) in enumerate(seen) if now > STEPS * len(SAMPLES) and now > 0.2 * done)
+    assert all(0.5 * done <= expected <= 2 * done for _, expected in seen[anchored:])
+
+
+def test_the_total_counts_what_refinement_may_run(journal):
+    seen = []
+    graph = run(journal, progress=lambda done, total: seen.append((done, total)), checks=0, refine=6)
+    whole = graph.provenance.calibration["forwards"]
+    at_once = next(total for done, total in seen if done == whole and total > whole)
+    assert at_once == whole + 6 * sum(BUDGETS) * len(SAMPLES)
+    assert seen[-1][0] == whole + graph.provenance.calibration["refine_forwards"] <= at_once
