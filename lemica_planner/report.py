@@ -18,6 +18,7 @@ from lemica_planner.plan import CachePlan
 from lemica_planner.report_content import Report
 from lemica_planner.report_steps import render_steps
 from lemica_planner.sheet import Sheet
+from lemica_planner.tables import has_outcomes
 
 __all__ = ["render_report"]
 
@@ -49,6 +50,8 @@ def render_report(report: Report) -> str:
         cost=_cost(calibration_cost(report.measured)),
         sureness=_sureness(report.measured, plan),
         rows="".join(rows),
+        whole="; &ldquo;whole path&rdquo; is what all reuses change together" * has_outcomes(plan),
+        outcome="<th>whole path</th>" * has_outcomes(plan),
         steps=render_steps(report.steps) if report.steps else "",
         shown=shown,
         place=list(plan.entries).index(shown),
@@ -110,7 +113,7 @@ def _cost(cost: CalibrationCost | None) -> str:
     bars = "".join(_bar(text, count, cost.naive) for text, count in (("naive", cost.naive), ("spent", cost.forwards)))
     rows = [
         ("forwards spent", f"{cost.forwards}, on {cost.samples} samples"),
-        ("of these for whole paths, refined", f"{cost.refinement} forwards"),
+        ("of these to refine", f"{cost.refinement} forwards"),
         ("the naive replay of the same edges", f"{cost.naive} forwards"),
         ("spent over naive", f"{share:.1%}, or {1 / share:.3g} times fewer"),
         ("segments measured", f"{cost.measured} of {cost.segments} ({cost.measured / cost.segments:.1%})"),
@@ -165,13 +168,15 @@ def _text(value: object) -> str:
 
 
 def _row(plan: CachePlan, budget: int, errors: Mapping[str, float], *, is_shown: bool) -> str:
-    steps, num_steps = plan.entries[budget].steps, plan.provenance.num_inference_steps
+    entry, num_steps = plan.entries[budget], plan.provenance.num_inference_steps
     cells = [f"<td>{num_steps / budget:.2f}&times;</td>"]
     cells += [f"<td>{_number(errors[method])}</td>" for method in ("minimax", "shortest", "uniform")]
+    if has_outcomes(plan):
+        cells.append(f"<td>{'' if entry.outcome is None else _number(entry.outcome)}</td>")
     return (
         f'<tr data-budget="{budget}"{" class=chosen" if is_shown else ""}>'
         f'<td><button type="button">{budget}</button> {_names(plan, budget)}</td>'
-        f'<td class="plan">{draw_strip(steps, num_steps)}</td>{"".join(cells)}</tr>'
+        f'<td class="plan">{draw_strip(entry.steps, num_steps)}</td>{"".join(cells)}</tr>'
     )
 
 

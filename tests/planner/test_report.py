@@ -262,3 +262,10 @@ def test_png_without_matplotlib_is_one_line(folder, monkeypatch):
     assert "install lemica[report]" in line
     assert not Path("png").exists()
     assert not Path("report.html").exists()
+
+
+def test_the_page_of_a_refined_plan_shows_what_whole_paths_change(tmp_path):
+    plain, refined = (run(tmp_path / "journal", checks=0, refine=refine) for refine in (0, 4))
+    pages = [render_report(Report(graph, CachePlan.from_graph(graph))) for graph in (plain, refined)]
+    assert "<th>whole path</th>" not in pages[0]
+    assert all(f"<td>{entry.outcome:.4g}</td>" in pages[1] for entry in refined.refined.values())
