@@ -39,6 +39,7 @@ def main(
     risks: Annotated[str, typer.Option(help="Risks to weigh the first graph under.")] = "quantile:0.9,cvar:0.8,mean+1",
     rounds: Annotated[int, typer.Option(min=1, help="Seeds of each prompt.")] = 2,
     deep: Annotated[int, typer.Option(help="Prompts of a group that run with every plan.")] = 3,
+    oracle_groups: Annotated[str, typer.Option(help="Groups with oracles, separated by commas; by default all.")] = "",
     twins: Annotated[int, typer.Option(help="Prompts of a group with an oracle for another seed, too.")] = 1,
     folder: Annotated[Path, typer.Option(help="Finished work.")] = Path("runs/far"),
     minutes: Annotated[float | None, typer.Option(help="Begin nothing new after this time.")] = None,
@@ -56,7 +57,10 @@ def main(
     rivals = Rivals(graphs, numbers, risks.split(","), oracles)
     calibrated = tuple(dict.fromkeys(sample.prompt for sample in graph.samples))
     groups = {"held out": read_prompts(held_out)[:count], **read_groups(far), "calibration": calibrated}
-    findings = survey(make_cases(groups, rounds), rivals, runs, Depth(deep, twins), minutes)
+    named = frozenset(filter(None, oracle_groups.split(",")))
+    if unknown := named - groups.keys():
+        raise typer.BadParameter(f"no such groups: {', '.join(sorted(unknown))}; there are: {', '.join(groups)}")
+    findings = survey(make_cases(groups, rounds), rivals, runs, Depth(deep, twins, named), minutes)
     if findings is None:
         print("the time is up; run the same command again to go on")
         raise typer.Exit(75)

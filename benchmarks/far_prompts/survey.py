@@ -17,10 +17,19 @@ __all__ = ["Depth", "Finding", "survey"]
 
 
 class Depth(NamedTuple):
-    """How much is done: the first `deep` prompts of a group run with every plan, `twins` of them for a second seed."""
+    """How much is done: the first `deep` prompts of a group run with every plan, `twins` of them for a second seed.
+
+    If `groups` are named, that is so in these alone.
+    """
 
     deep: int
     twins: int
+    groups: frozenset[str] = frozenset()
+
+    def has_oracle(self, case: Case) -> bool:
+        """Return whether every plan is run on the case."""
+        is_named = not self.groups or case.group in self.groups
+        return is_named and case.round == 0 and case.number < self.deep
 
 
 class Finding(NamedTuple):
@@ -36,7 +45,7 @@ def survey(
     """Return every case with its results, or None if the time was up before."""
     end = time.monotonic() + 60 * minutes if minutes else float("inf")
     findings = []
-    for case in tqdm(sorted(cases, key=lambda case: (_is_deep(case, depth), case.round, case.number))):
+    for case in tqdm(sorted(cases, key=lambda case: (depth.has_oracle(case), case.round, case.number))):
         if time.monotonic() > end:
             return None
         ways = _ways(case, cases, rivals, depth)
@@ -44,12 +53,8 @@ def survey(
     return findings
 
 
-def _is_deep(case: Case, depth: Depth) -> bool:
-    return case.round == 0 and case.number < depth.deep
-
-
 def _ways(case: Case, cases: Sequence[Case], rivals: Rivals, depth: Depth) -> Ways:
-    if not _is_deep(case, depth):
+    if not depth.has_oracle(case):
         return {("shared", budget): way for budget, way in rivals.shared.items()}
     ways = rivals.common() | rivals.own(case.sample)
     if case.number < depth.twins:

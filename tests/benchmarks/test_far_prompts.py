@@ -9,9 +9,11 @@ import torch
 
 from benchmarks.far_prompts.cases import make_cases, read_groups
 from benchmarks.far_prompts.statistics import area_under_curve, by_prompt, rank_correlation, ratio_interval
+from benchmarks.far_prompts.survey import Depth
 from benchmarks.far_prompts.watch import WatchedCache
 from lemica_planner import Fill
 
+GROUPS = (frozenset[str](), frozenset({"far"}))
 FAR = Path(__file__).parents[2] / "benchmarks" / "far_prompts.txt"
 
 
@@ -70,3 +72,9 @@ def test_a_watched_cache_sees_each_forecasts_error():
     assert cache.seen[2]["reuse"] == {"uncond": 2.0, "cond": 0.5, "combined": 2.5, "difference": 1.5}
     assert cache.seen[2]["line"] == {"uncond": 1.0, "cond": 0.0, "combined": 2.0, "difference": 1.0}
     assert set(cache.seen[1]) == {"size"}
+
+
+def test_oracles_are_for_the_first_prompts_of_the_named_groups():
+    cases = make_cases({"near": ("a", "b"), "far": ("c", "d")}, rounds=2)
+    deep = {groups: [case.sample.prompt for case in cases if Depth(1, 0, groups).has_oracle(case)] for groups in GROUPS}
+    assert deep == {frozenset(): ["a", "c"], frozenset({"far"}): ["c"]}
