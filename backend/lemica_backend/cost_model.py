@@ -1,0 +1,116 @@
+"""What the engine's work costs in seconds: ticks, what is left of a request, and whether sharing a tick pays."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from lemica_backend.cost_curve import CostCurve
+
+COMPUTE = "compute"  # a step that runs the block stack; the other kinds of steps are the sources of operators
+ENCODE_TEXT = "encode_text"
+DECODE = "decode"
+
+
+class Work(NamedTuple):
+    """What one request adds to a tick.
+
+    Attributes
+    ----------
+    kind : str
+        ``compute``, or the source that its skipped step is made of (`lemica_backend.operators.Operator.source`).
+    rows : int
+        One for each guidance branch.
+    """
+
+    kind: str
+    rows: int
+
+
+class CostModel:
+    """Seconds by kind of work and rows, kept up to date by `observe`. One thread observes, any thread reads.
+
+    Parameters
+    ----------
+    share_margin : float
+        Two requests share a tick where that saves at least this share of what the second one costs alone.
+    """
+
+    def __init__(self, share_margin: float = 0.1) -> None:
+        self._margin = share_margin
+        self._curves: dict[str, CostCurve] = {}
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a computed step was measured, so that the model can predict at all."""
+        return COMPUTE in self._curves
+
+    def observe(self, works: Iterable[Work], seconds: float) -> None:
+        """Learn from the measured time of a tick, or of one request's text or decoding.
+
+        In a tick of several kinds, the computed rows take what the others are known to leave.
+        """
+        rows = _by_kind(works)
+        kind = COMPUTE if COMPUTE in rows else max(rows, key=lambda kind: rows[kind])
+        others = sum(self.seconds(Work(other, rows[other])) for other in rows if other != kind)
+        rest = max(seconds - others, seconds / 10)  # never nothing, however wrong the others are
+        curve = self._curves.get(kind, CostCurve())
+        curve.observe(rows[kind], rest)
+        self._curves = {**self._curves, kind: curve}
+
+    def seconds(self, work: Work) -> float:
+        """Return what one kind of work takes.
+
+        A skipped step of a kind never seen counts as a computed one, which it never exceeds; text and decoding as
+        nothing.
+        """
+        known = self._curves.get(work.kind)
+        if known is None and work.kind not in (ENCODE_TEXT, DECODE):
+            known = self._curves.get(COMPUTE)
+        return (known.seconds(work.rows) if known else None) or 0.0
+
+    def tick_s(self, works: Iterable[Work]) -> float:
+        """Return what a tick takes in which all of `works` is done."""
+        return sum(self.seconds(Work(*work)) for work in _by_kind(works).items())
+
+    def left_s(self, steps_left: Mapping[str, int], rows: int) -> float:
+        """Return what is left of a request that runs alone: its steps by kind, and decoding."""
+        steps = sum(count * self.seconds(Work(kind, rows)) for kind, count in steps_left.items())
+        return steps + self.seconds(Work(DECODE, 1))
+
+    def is_worth_sharing(self, works: Iterable[Work], joining: Work) -> bool:
+        """Whether `joining` should step in the same tick as `works`.
+
+        Only rows of one kind share a forward. A number of rows that was hardly tried, or not for long, is tried.
+        """
+        rows = _by_kind(works)[joining.kind]
+        if not rows:
+            return False
+        return not self._is_settled(joining.kind, rows + joining.rows) or self._saves(joining, rows)
+
+    def slowdowns(self, rows: int, most: int) -> tuple[float, ...]:
+        """Return how much longer a computed step takes with k requests in it than alone, for k = 1, 2, ...
+
+        Up to `most` requests of `rows` rows each, or to where sharing stops to pay.
+        """
+        alone = self.seconds(Work(COMPUTE, rows))
+        found = [1.0]
+        while alone and len(found) < most and self._saves(Work(COMPUTE, rows), rows * len(found)):
+            found.append(self.seconds(Work(COMPUTE, rows * (len(found) + 1))) / alone)
+        return tuple(found)
+
+    def _saves(self, joining: Work, rows: int) -> bool:
+        together = self.seconds(Work(joining.kind, rows + joining.rows))
+        added = together - self.seconds(Work(joining.kind, rows))
+        return added <= (1 - self._margin) * self.seconds(joining)
+
+    def _is_settled(self, kind: str, rows: int) -> bool:
+        return kind in self._curves and self._curves[kind].is_settled(rows)
+
+
+def _by_kind(works: Iterable[Work]) -> Counter[str]:
+    rows: Counter[str] = Counter()
+    for work in works:
+        rows[work.kind] += work.rows
+    return rows
