@@ -24,6 +24,7 @@ from lemica_backend.video_file import check_size, encode_video
 
 MAX_SEED = 2**63 - 1
 _MAX_NAME_BYTES = 64  # of budget and file_format
+_MAX_CLIENT_ID_BYTES = 256
 _TRITON_PARAMETERS = frozenset({"id"})  # the generate endpoint passes the request's id on as a parameter
 _SPECS = {spec.name: spec for spec in INPUTS}
 _OUTPUT_NAMES = tuple(spec.name for spec in OUTPUTS)
@@ -74,7 +75,7 @@ def decode_requests(
         The request's parameters; options are tensors, so there should be none.
     limits : Limits
     timeout_us : int
-        The request's own Triton timeout in microseconds; 0 is none. It acts as a deadline.
+        The request's own Triton timeout in microseconds; 0 is none. It ends the request, and promises nothing.
 
     Raises
     ------
@@ -135,8 +136,10 @@ class _Row:
             width=positive("width"),
             num_frames=positive("num_frames"),
             budget=self._text("budget", _MAX_NAME_BYTES),
-            deadline_ms=_earlier(positive("deadline_ms"), timeout_us),
+            deadline_ms=positive("deadline_ms"),
+            timeout_ms=math.ceil(timeout_us / 1000) or None,
             priority=self._integer("priority") or 0,
+            client_id=self._text("client_id", _MAX_CLIENT_ID_BYTES) or "",
         )
 
     def file_format(self) -> str:
@@ -216,11 +219,6 @@ def _check_tensor(spec: TensorSpec, tensor: NDArray[Any], num_rows: int) -> None
         raise InvalidRequestError(
             f"{spec.name} has elements of type {tensor.dtype}; allowed is {np.dtype(spec.dtype)} ({spec.triton_type})"
         )
-
-
-def _earlier(deadline_ms: int | None, timeout_us: int) -> int | None:
-    limits = [limit for limit in (deadline_ms, math.ceil(timeout_us / 1000)) if limit]
-    return min(limits, default=None)
 
 
 def _check_frames(requests: Sequence[GenerationRequest], options: OutputOptions) -> None:

@@ -33,7 +33,7 @@ class Defaults(_Section):
     guidance_scale : float
         Weight of classifier-free guidance; at most 1 turns guidance off.
     budget : str
-        ``full``, a name in the plan, or a number of computed steps.
+        ``full``, a name in the plan, a number of computed steps, or a range of them, ``floor..ceiling``.
     """
 
     num_inference_steps: PositiveInt = 50
@@ -47,7 +47,9 @@ class Limits(_Section):
     Attributes
     ----------
     max_active : int
-        Requests that are denoised at the same time; more need more memory.
+        Requests that are started and not finished; more need more memory.
+    cache_bytes : int or None
+        Bytes that the step caches of all started requests may hold together; None for no limit.
     max_queue : int
         Requests that wait for their first step; one more is answered UNAVAILABLE.
     max_prompt_bytes : int
@@ -61,6 +63,7 @@ class Limits(_Section):
     """
 
     max_active: PositiveInt = 8
+    cache_bytes: PositiveInt | None = None
     max_queue: PositiveInt = 64
     max_prompt_bytes: PositiveInt = 4096
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
@@ -107,6 +110,39 @@ class SchedulerConfig(_Section):
         return self
 
 
+class Scheduling(_Section):
+    """Which of the accepted requests go on, and what the engine may change about them.
+
+    Attributes
+    ----------
+    policy : {"srpt", "fcfs", "edf"}
+        Of requests of the same priority: least work left first, first come first, or earliest deadline first.
+    ageing : float
+        For ``srpt``, seconds of work left that a second of waiting makes up for. Above 0, so that nothing starves.
+    share_margin : float
+        Requests share a forward where that saves at least this share of what one more costs alone.
+    align_ticks : int
+        Ticks that a request may wait before a computed step for others to catch up and share it; 0 for none.
+    deadline_margin : float
+        A deadline counts as met if what is predicted, plus this share of it, is within it.
+    client_lead : float
+        How far a client may be ahead of another one that waits, in default requests computed in full.
+    replan : bool
+        Whether a started request whose budget is a range may get another number of computed steps.
+    warm_up_s : float
+        Seconds for measuring forwards at load; 0 for none. The forward that is running then still ends.
+    """
+
+    policy: Literal["srpt", "fcfs", "edf"] = "srpt"
+    ageing: Annotated[float, Field(gt=0)] = 0.2
+    share_margin: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    align_ticks: Annotated[int, Field(ge=0)] = 8
+    deadline_margin: Annotated[float, Field(ge=0)] = 0.1
+    client_lead: Annotated[float, Field(ge=0)] = 1.0
+    replan: bool = True
+    warm_up_s: Annotated[float, Field(ge=0)] = 2.0
+
+
 class ModelConfig(_Section):
     """The whole of ``model.json``; every field has a default, unknown fields are refused.
 
@@ -134,6 +170,7 @@ class ModelConfig(_Section):
         The sampler; None for the pipeline's own.
     defaults : Defaults
     limits : Limits
+    scheduling : Scheduling
     """
 
     family: Literal["latte", "open_sora"] = "latte"
@@ -148,6 +185,7 @@ class ModelConfig(_Section):
     scheduler: SchedulerConfig | None = None
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
+    scheduling: Scheduling = Scheduling()
 
     @model_validator(mode="after")
     def _source(self) -> Self:
@@ -229,5 +267,9 @@ def _describe_field(problem: dict[str, object]) -> str:
 
 
 def _allowed_fields(location: tuple[object, ...]) -> str:
-    sections: dict[tuple[object, ...], type[BaseModel]] = {("defaults",): Defaults, ("limits",): Limits}
+    sections: dict[tuple[object, ...], type[BaseModel]] = {
+        ("defaults",): Defaults,
+        ("limits",): Limits,
+        ("scheduling",): Scheduling,
+    }
     return ", ".join(sections.get(location, ModelConfig).model_fields)

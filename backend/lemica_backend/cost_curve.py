@@ -14,7 +14,7 @@ _ENOUGH = 2  # measurements before a point is believed
 
 class _Point(NamedTuple):
     seconds: float
-    count: int  # measurements
+    times: int  # it was measured
     last: int  # the number of the newest one
 
 
@@ -57,15 +57,15 @@ class CostCurve:
             first = seconds if expected is None else min(seconds, _LIMIT * expected)
             self._points = {**self._points, rows: _Point(first, 1, self._clock)}
             return
-        rate = max(_RATE, 1 / (known.count + 1))
+        rate = max(_RATE, 1 / (known.times + 1))
         factor = 1 + rate * (min(seconds / known.seconds, _LIMIT) - 1)
         moved = {other: self._moved(point, factor) for other, point in self._points.items()}
-        self._points = {**moved, rows: _Point(known.seconds * factor, known.count + 1, self._clock)}
+        self._points = {**moved, rows: _Point(known.seconds * factor, known.times + 1, self._clock)}
 
     def is_settled(self, rows: int) -> bool:
         """Whether there are enough measurements of exactly `rows` rows, and not too old ones."""
         point = self._points.get(rows)
-        return point is not None and point.count >= _ENOUGH and self._clock - point.last < _FORGOTTEN
+        return point is not None and point.times >= _ENOUGH and self._clock - point.last < _FORGOTTEN
 
     def _moved(self, point: _Point, factor: float) -> _Point:
         share = 1.0 if self._clock - point.last > _STALE else _FOLLOW

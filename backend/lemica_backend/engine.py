@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 
 from lemica_backend.config import ModelConfig
+from lemica_backend.courses import FULL, courses_of
 from lemica_backend.denoise import denoise
-from lemica_backend.errors import EngineUnavailableError, LemicaError, ModelLoadError
+from lemica_backend.errors import EngineUnavailableError, InvalidRequestError, LemicaError, ModelLoadError
 from lemica_backend.models import VideoModel, load_model, resample
 from lemica_backend.plan_check import require_operators
-from lemica_backend.planned import FULL, plan_request
+from lemica_backend.planned import plan_request
 from lemica_backend.session import Session
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
 from lemica_backend.waiting import WaitingLine
@@ -193,10 +194,10 @@ def _require_default(config: ModelConfig, plan: CachePlan | None) -> None:
         )
     if plan and budget != FULL:
         try:
-            plan.resolve(budget)
+            courses_of(budget, plan)
             steps, guidance_scale = config.defaults.num_inference_steps, config.defaults.guidance_scale
             plan.require_match(num_inference_steps=steps, guidance_scale=guidance_scale)
-        except PlannerError as error:
+        except (PlannerError, InvalidRequestError) as error:
             raise ModelLoadError(f"model.json, defaults: {error}") from error
 
 

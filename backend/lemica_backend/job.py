@@ -85,5 +85,5 @@ def start_job(model: VideoModel, planned: PlannedRequest) -> Job:
         texts=model.encode_text(planned.prompt, planned.negative_prompt, branches),
         latents=model.initial_noise(planned.seed) * float(getattr(scheduler, "init_noise_sigma", 1.0)),
         scheduler=scheduler,
-        cache=StepCache(sampler_times(scheduler), {fill.operator for fill in planned.reuse.values()}),
+        cache=StepCache(sampler_times(scheduler), planned.operators),
     )

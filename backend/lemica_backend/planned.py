@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import secrets
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from functools import cached_property
+from typing import TypeVar
 
 from lemica_backend.config import ModelConfig
+from lemica_backend.cost_model import COMPUTE
+from lemica_backend.courses import FULL, Course, courses_of, full_course
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.models.base import ModelInfo
+from lemica_backend.operators import OPERATORS
 from lemica_backend.types import GenerationRequest
 from lemica_planner import CachePlan, Fill, PlannerError
 
+__all__ = ["FULL", "SEED_LIMIT", "PlannedRequest", "plan_request"]
+
 SEED_LIMIT = 2**63
-FULL = "full"
 _T = TypeVar("_T")
 
 
@@ -34,6 +41,17 @@ class PlannedRequest:
         Whether the plan's errors were measured on this model; True for ``full``, which needs none.
     reuse : mapping of int to Fill
         What every skipped step is made of.
+    courses : tuple of Course
+        What the budget allows, by ascending number of computed steps: one, or several where it is a range. The steps
+        above are one of them, or, once the engine has planned anew, lie between the first and the last.
+    other_operators : frozenset of str
+        Those that another course of a range may fill in steps with; empty without a range.
+    client : str
+        Whose request it is, for fair shares; empty where it does not say.
+    deadline_ms : int or None
+        Milliseconds from arrival that are promised, or the request is refused.
+    timeout_ms : int or None
+        Milliseconds from arrival after which nobody waits any more; nothing is promised.
     """
 
     prompt: str
@@ -47,8 +65,48 @@ class PlannedRequest:
     plan_id: str | None
     is_calibrated: bool
     reuse: Mapping[int, Fill]
+    courses: tuple[Course, ...]
+    other_operators: frozenset[str]
+    client: str
     deadline_ms: int | None
+    timeout_ms: int | None
     priority: int
+
+    @property
+    def is_range(self) -> bool:
+        """Whether the engine may choose the number of computed steps."""
+        return len(self.courses) > 1
+
+    @property
+    def operators(self) -> frozenset[str]:
+        """Those that may fill in a step, now or on another course."""
+        return self.other_operators | {fill.operator for fill in self.reuse.values()}
+
+    def on(self, course: Course) -> PlannedRequest:
+        """Return the request on another course."""
+        return dataclasses.replace(
+            self, computed=course.computed, reuse=course.reuse, predicted_error=course.predicted_error
+        )
+
+    def kind(self, step: int) -> str:
+        """Return the kind of work that a step is; see `lemica_backend.cost_model.Work`."""
+        return COMPUTE if step in self.computed else OPERATORS[self.reuse[step].operator].source
+
+    @cached_property
+    def steps_left(self) -> tuple[Mapping[str, int], ...]:
+        """For each step, and the end: the steps from there on by their kind."""
+        left: list[Counter[str]] = [Counter()]
+        for step in reversed(range(self.num_inference_steps)):
+            left.append(left[-1] + Counter((self.kind(step),)))
+        return tuple(reversed(left))
+
+    @cached_property
+    def ticks_to_compute(self) -> tuple[int, ...]:
+        """For each step, and the end: the skipped steps from there to the next computed one."""
+        ticks = [0]
+        for step in reversed(range(self.num_inference_steps)):
+            ticks.append(0 if step in self.computed else ticks[-1] + 1)
+        return tuple(reversed(ticks))
 
 
 def plan_request(
@@ -67,7 +125,8 @@ def plan_request(
     _check_steps(steps, config, info)
     _check_guidance(guidance_scale, config)
     budget = _pick(request.budget, config.defaults.budget).strip()
-    chosen = _choose_steps(budget, steps, guidance_scale, info, plan)
+    courses = _courses(budget, steps, guidance_scale, info, plan)
+    chosen = courses[-1]
     return PlannedRequest(
         prompt=request.prompt,
         negative_prompt=request.negative_prompt,
@@ -80,7 +139,11 @@ def plan_request(
         predicted_error=chosen.predicted_error,
         plan_id=plan.plan_id if plan and budget != FULL else None,
         is_calibrated=budget == FULL or bool(plan and plan.provenance.calibrated),
+        courses=courses,
+        other_operators=frozenset(plan.operators) if plan and len(courses) > 1 else frozenset(),
+        client=request.client_id,
         deadline_ms=request.deadline_ms,
+        timeout_ms=request.timeout_ms,
         priority=request.priority,
     )
 
@@ -114,19 +177,15 @@ def _seed(seed: int | None) -> int:
     return seed
 
 
-class _Steps(NamedTuple):
-    computed: frozenset[int]
-    reuse: Mapping[int, Fill]
-    predicted_error: float | None
-
-
-def _choose_steps(budget: str, steps: int, guidance_scale: float, info: ModelInfo, plan: CachePlan | None) -> _Steps:
+def _courses(
+    budget: str, steps: int, guidance_scale: float, info: ModelInfo, plan: CachePlan | None
+) -> tuple[Course, ...]:
     if budget == FULL:
-        return _Steps(frozenset(range(steps)), {}, 0.0)
+        return (full_course(steps),)
     if plan is None:
         raise InvalidRequestError(f"budget is {budget!r}, but this model has no cache plan: only {FULL!r} is allowed")
     try:
-        entry = plan.resolve(budget)
+        courses = courses_of(budget, plan)
         plan.require_match(
             num_inference_steps=steps,
             guidance_scale=guidance_scale,
@@ -136,7 +195,7 @@ def _choose_steps(budget: str, steps: int, guidance_scale: float, info: ModelInf
         )
     except PlannerError as error:
         raise InvalidRequestError(f"{error} (budget {FULL!r} is served without a plan)") from error
-    return _Steps(frozenset(entry.steps), entry.reuse(plan.provenance.operator), entry.predicted_error)
+    return courses
 
 
 def _pick(given: _T | None, default: _T) -> _T:

@@ -48,6 +48,7 @@ INPUTS = (
     TensorSpec("budget", "TYPE_STRING", np.object_),
     TensorSpec("deadline_ms", "TYPE_INT32", np.int32),
     TensorSpec("priority", "TYPE_INT32", np.int32),
+    TensorSpec("client_id", "TYPE_STRING", np.object_),
     TensorSpec("file_format", "TYPE_STRING", np.object_),
 )
 

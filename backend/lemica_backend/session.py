@@ -45,8 +45,8 @@ class Session:
         self._on_done = on_done
         self._is_cancelled = is_cancelled
         self._arrived = time.perf_counter()
-        limit_s = timeout_s if planned.deadline_ms is None else min(timeout_s, planned.deadline_ms / 1e3)
-        self._limit_s = limit_s
+        limits_ms = [limit for limit in (planned.deadline_ms, planned.timeout_ms) if limit]
+        self._limit_s = min([timeout_s, *(limit / 1e3 for limit in limits_ms)])
         self._job: Job | None = None
         self.timings_ms: dict[str, float] = {}
 

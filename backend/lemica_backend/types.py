@@ -32,11 +32,15 @@ class GenerationRequest:
     num_frames : int or None
         Frames.
     budget : str or None
-        ``full``, a name in the plan, or a number of computed steps.
+        ``full``, a name in the plan, a number of computed steps, or a range of these, ``floor..ceiling``.
     deadline_ms : int or None
-        Milliseconds from arrival after which the answer is of no use.
+        Milliseconds from arrival after which the answer is of no use; refused at once if that cannot be kept.
     priority : int
-        Requests of a higher priority start first.
+        Requests of a higher priority go first.
+    client_id : str
+        Whose request it is; clients get fair shares. Those that do not say are one client.
+    timeout_ms : int or None
+        Milliseconds from arrival after which nobody waits any more; nothing is promised.
     """
 
     prompt: str
@@ -50,6 +54,8 @@ class GenerationRequest:
     budget: str | None = None
     deadline_ms: int | None = None
     priority: int = 0
+    client_id: str = ""
+    timeout_ms: int | None = None
 
 
 @dataclass(frozen=True)

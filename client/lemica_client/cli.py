@@ -43,7 +43,10 @@ def generate(
     prompt: Annotated[str, typer.Argument(help="What the video should show.", show_default=False)],
     *,
     budget: Annotated[
-        str | None, typer.Option(help="full, a name in the model's plan (slow, fast), or a number of computed steps.")
+        str | None,
+        typer.Option(
+            help="full, a name in the model's plan (slow, fast), a number of computed steps, or a range: fast..slow."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the noise; the server draws one if left out.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write: .mp4, .gif or .webp.")] = Path(
@@ -52,8 +55,8 @@ def generate(
     negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show.")] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Weight of the prompt; 1 turns guidance off.")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
-    deadline_ms: Annotated[int | None, typer.Option(help="Milliseconds after which the server gives up.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Requests of a higher one start first; 0 by default.")] = None,
+    deadline_ms: Annotated[int | None, typer.Option(help="Milliseconds after which it is of no use.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Requests of a higher one go first; 0 by default.")] = None,
     url: Url = DEFAULT_URL,
     model: Model = "latte_shapes",
     timeout_s: TimeoutS = 600.0,

@@ -91,6 +91,7 @@ class Client:
         budget: str | int | None = None,
         deadline_ms: int | None = None,
         priority: int | None = None,
+        client_id: str | None = None,
         file_format: str | None = None,
         want_frames: bool = True,
         timeout_s: float | None = None,
@@ -112,11 +113,16 @@ class Client:
         num_frames : int
             Frames.
         budget : str or int
-            ``"full"``, a name in the model's plan such as ``"slow"`` or ``"fast"``, or a number of computed steps.
+            ``"full"``, a name in the model's plan such as ``"slow"`` or ``"fast"``, or a number of computed steps; or
+            a range of these, such as ``"fast..slow"``, in which the server chooses.
         deadline_ms : int
-            Milliseconds from its arrival at the server after which the video is of no use.
+            Milliseconds from its arrival at the server after which the video is of no use. The server refuses at once
+            what it cannot make by then, and names the earliest time that it could.
         priority : int
-            Requests of a higher priority start first.
+            Requests of a higher priority go first.
+        client_id : str
+            Whose request it is: the server shares its time fairly between clients that wait. Those that do not say are
+            one client together.
         file_format : {"mp4", "gif", "webp"}
             Also let the server encode the video; `Video.save` then writes that file.
         want_frames : bool
@@ -151,6 +157,7 @@ class Client:
             "budget": budget,
             "deadline_ms": deadline_ms,
             "priority": priority,
+            "client_id": client_id,
             "file_format": file_format,
         }
         outputs = _choose_outputs(file_format, want_frames)

@@ -28,6 +28,7 @@ INPUT_TYPES: dict[str, DataType] = {
     "budget": "BYTES",
     "deadline_ms": "INT32",
     "priority": "INT32",
+    "client_id": "BYTES",
     "file_format": "BYTES",
 }
 OUTPUT_TYPES: dict[str, DataType] = {"video": "UINT8", "video_file": "BYTES", "info": "BYTES"}

@@ -55,11 +55,12 @@ def test_every_field_arrives():
         budget="fast",
         deadline_ms=900,
         priority=-3,
+        client_id="me",
         file_format="gif",
     )
     assert set(given) == set(DTYPES)
-    batch = decode(given)
-    expected = GenerationRequest("naïve 猫", "blurry", MAX_SEED, 7.5, 20, 64, 48, 16, "fast", 900, -3)
+    batch = decode(given, timeout_us=7000)
+    expected = GenerationRequest("naïve 猫", "blurry", MAX_SEED, 7.5, 20, 64, 48, 16, "fast", 900, -3, "me", 7)
     assert batch.requests == [expected]
     assert batch.options.file_formats == ("gif",)
     assert all(type(value) in (str, int, float) for value in vars(batch.requests[0]).values())
@@ -76,12 +77,10 @@ def test_strings_may_come_as_str():
     assert decode(given).requests[0].prompt == "a"
 
 
-@pytest.mark.parametrize(
-    ("deadline_ms", "timeout_us", "expected"), [(None, 0, None), (None, 1, 1), (5, 0, 5), (5, 3000, 3), (2, 3000, 2)]
-)
-def test_tritons_timeout_is_a_deadline_and_the_earlier_one_counts(deadline_ms, timeout_us, expected):
-    given = tensors(prompt="a") | (tensors(deadline_ms=deadline_ms) if deadline_ms else {})
-    assert decode(given, timeout_us=timeout_us).requests[0].deadline_ms == expected
+@pytest.mark.parametrize(("timeout_us", "timeout_ms"), [(0, None), (1, 1), (3000, 3), (3001, 4)])
+def test_tritons_timeout_is_a_limit_of_its_own_and_no_deadline(timeout_us, timeout_ms):
+    request = decode(tensors(prompt="a", deadline_ms=5), timeout_us=timeout_us).requests[0]
+    assert (request.deadline_ms, request.timeout_ms) == (5, timeout_ms)
 
 
 MALFORMED = [
@@ -100,6 +99,7 @@ MALFORMED = [
     ({"prompt": "a", "num_frames": 0}, "num_frames is 0"),
     ({"prompt": "a", "deadline_ms": 0}, "deadline_ms is 0; at least 1"),
     ({"prompt": "a", "budget": "x" * 65}, "budget has 65 bytes; at most 64"),
+    ({"prompt": "a", "client_id": "x" * 257}, "client_id has 257 bytes; at most 256"),
     ({"prompt": "a", "budget": b"\x80"}, "budget is not valid UTF-8"),
     ({"prompt": "a", "file_format": "avi"}, "file_format is 'avi'; allowed are mp4, gif, webp"),
     ({"prompt": "a", "file_format": ""}, "file_format is ''"),

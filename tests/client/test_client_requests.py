@@ -27,6 +27,7 @@ OPTIONS = {
     "budget": "slow",
     "deadline_ms": 500,
     "priority": 2,
+    "client_id": "me",
     "file_format": "gif",
 }
 

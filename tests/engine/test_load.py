@@ -74,9 +74,10 @@ def test_a_plan_whose_weights_do_not_fit_its_operators(model_dir, plan, operator
         load_engine(model_dir, ModelConfig(), broken.to_json())
 
 
+@pytest.mark.parametrize("budget", ["quick", "fast..quick", "quick..full"])
 @pytest.mark.parametrize("with_plan", [True, False])
-def test_a_default_budget_that_the_plan_lacks(model_dir, plan, with_plan):
-    config = ModelConfig.model_validate({"defaults": {"budget": "quick"}})
+def test_a_default_budget_that_the_plan_lacks(model_dir, plan, with_plan, budget):
+    config = ModelConfig.model_validate({"defaults": {"budget": budget}})
     with pytest.raises(ModelLoadError, match="quick"):
         load_engine(model_dir, config, plan.to_json() if with_plan else None)
 
