@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from lemica_backend.cost_curve import CostCurve
@@ -88,6 +88,10 @@ class CostModel:
         if not rows:
             return False
         return not self._is_settled(joining.kind, rows + joining.rows) or self._saves(joining, rows)
+
+    def saved_s(self, works: Sequence[Work], joining: Sequence[Work]) -> float:
+        """Return what one tick for all of them takes less than one for each side."""
+        return self.tick_s(works) + self.tick_s(joining) - self.tick_s([*works, *joining])
 
     def slowdowns(self, rows: int, most: int) -> tuple[float, ...]:
         """Return how much longer a computed step takes with k requests in it than alone, for k = 1, 2, ...

@@ -1,35 +1,40 @@
-"""The engine: one thread that takes every active request one denoising step further at each tick.
+"""The engine: one thread that, tick by tick, takes some of the accepted requests one denoising step further.
 
 Usable in process, without Triton. Whoever submits is answered exactly once, from the engine's thread.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 
 import torch
 
+from lemica_backend.admission import Admission
 from lemica_backend.config import ModelConfig
 from lemica_backend.courses import FULL, courses_of
-from lemica_backend.denoise import denoise
 from lemica_backend.errors import EngineUnavailableError, InvalidRequestError, LemicaError, ModelLoadError
+from lemica_backend.fair_shares import FairShares
 from lemica_backend.models import VideoModel, load_model, resample
 from lemica_backend.plan_check import require_operators
-from lemica_backend.planned import plan_request
-from lemica_backend.session import Session
+from lemica_backend.planned import PlannedRequest, plan_request
+from lemica_backend.profile import Profile, measure_profile
+from lemica_backend.ranking import Ranking
+from lemica_backend.scheduler import Room, Scheduler
+from lemica_backend.session import Caller, Session, never
+from lemica_backend.ticking import Ticker
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
 from lemica_backend.waiting import WaitingLine
+from lemica_backend.watch import EngineLoad, NoWatcher, Progress, Watcher
 from lemica_planner import CachePlan, PlannerError
 
 _log = logging.getLogger(__name__)
-
-
-def _never() -> bool:
-    return False
 
 
 class Engine:
@@ -41,14 +46,36 @@ class Engine:
     config : ModelConfig
     plan : CachePlan or None
         Without a plan only ``budget=full`` is served.
+    profile : Profile, optional
+        What was measured of the model; without it, the engine learns while it serves.
+    watcher : Watcher, optional
+        Is told of every tick and every answer.
     """
 
-    def __init__(self, model: VideoModel, config: ModelConfig, plan: CachePlan | None = None) -> None:
+    def __init__(
+        self,
+        model: VideoModel,
+        config: ModelConfig,
+        plan: CachePlan | None = None,
+        *,
+        profile: Profile | None = None,
+        watcher: Watcher | None = None,
+    ) -> None:
         self.model = model
         self.config = config
         self.plan = plan
+        self._profile = profile or _profile_without_times(model, config, plan)
+        self._watcher: Watcher = watcher or NoWatcher()
         self._waiting = WaitingLine(config.limits.max_queue)
-        self._active: list[Session] = []
+        self._active: tuple[Session, ...] = ()
+        self._numbers = itertools.count()
+        self._accepting = threading.Lock()  # so that no two requests are promised the same time
+        wanted = config.scheduling
+        ranking = Ranking(wanted.policy, wanted.ageing, wanted.deadline_margin)
+        self._shares = FairShares()
+        self._admission = Admission(config, self._profile, plan, ranking, self._shares)
+        self._scheduler = Scheduler(ranking, self._profile.cost, align_ticks=wanted.align_ticks)
+        self._ticker = Ticker(model, self._profile.cost, self._shares, self._watcher)
         self._thread = threading.Thread(target=self._loop, name="lemica-engine", daemon=True)
         self._thread.start()
 
@@ -57,20 +84,34 @@ class Engine:
         request: GenerationRequest,
         *,
         on_done: Callable[[Outcome], None],
-        is_cancelled: Callable[[], bool] = _never,
+        is_cancelled: Callable[[], bool] = never,
+        on_step: Callable[[Progress], None] | None = None,
     ) -> None:
         """Queue a request; `on_done` gets its result or its error, once, from the engine's thread.
+
+        `on_step`, if given, gets the request's progress after every step, from the same thread.
 
         Raises
         ------
         InvalidRequestError
             If the model or the plan can never serve the request.
         EngineUnavailableError
-            If the queue is full or the engine is closing.
+            If the queue is full, the engine is closing, or the request's deadline cannot be met.
         """
         planned = plan_request(request, info=self.model.info, config=self.config, plan=self.plan)
-        timeout_s = self.config.limits.timeout_s
-        self._waiting.put(Session(planned, on_done=on_done, is_cancelled=is_cancelled, timeout_s=timeout_s))
+        self._refuse_too_large(planned)
+        with self._accepting:
+            self._waiting.require_room()
+            session = Session(
+                planned,
+                Caller(on_done, is_cancelled, on_step),
+                number=next(self._numbers),
+                profile=self._profile,
+                timeout_s=self.config.limits.timeout_s,
+                watcher=self._watcher,
+            )
+            self._admission.accept(session, self._sessions())
+            self._waiting.put(session)
 
     def generate(self, request: GenerationRequest) -> GenerationResult:
         """Make one video and wait for it; raises what `submit` raises, and the request's own error."""
@@ -87,13 +128,33 @@ class Engine:
         self._thread.join()
 
     def cached_bytes(self) -> int:
-        """Return the bytes that the active requests' step caches hold."""
-        return sum(session.cached_bytes for session in list(self._active))
+        """Return the bytes that the started requests' step caches hold."""
+        return sum(session.cached_bytes for session in self._active)
+
+    def load(self) -> EngineLoad:
+        """Return what the engine holds now."""
+        active, waiting = self._active, self._waiting.sessions
+        return EngineLoad(
+            waiting=len(waiting),
+            started=len(active),
+            cached_bytes=self.cached_bytes(),
+            reserved_bytes=sum(session.cache_bytes_limit for session in active),
+            cache_limit_bytes=self.config.limits.cache_bytes,
+            backlog_s=sum(session.standing().left_s for session in (*active, *waiting)),
+        )
+
+    def _sessions(self) -> tuple[Session, ...]:
+        """Return every accepted request without an answer; one that starts in this moment is in it once."""
+        sessions = dict.fromkeys((*self._waiting.sessions, *self._active))
+        return tuple(session for session in sessions if not session.is_answered)
+
+    def _others(self, session: Session) -> tuple[Session, ...]:
+        return tuple(other for other in self._sessions() if other is not session)
 
     def _loop(self) -> None:
         reason = "the server is shutting this model down; send the request again"
         try:
-            while self._admit():
+            while self._has_work():
                 self._drop_unwanted()
                 self._tick()
                 self._finish()
@@ -103,38 +164,72 @@ class Engine:
             self._waiting.close()
         for session in (*self._active, *self._waiting.drain()):
             session.fail(EngineUnavailableError(reason))
-        self._active.clear()
+        self._active = ()
 
-    def _admit(self) -> bool:
-        """Start waiting requests while there is room; sleep when there is nothing to do. False: closing."""
-        while len(self._active) < self.config.limits.max_active:
-            session = self._waiting.get(block=not self._active)
-            if session is None:
-                break
-            if session.start(self.model):
-                self._active.append(session)
+    def _has_work(self) -> bool:
+        """Sleep while there is nothing to do. False: closing."""
+        if not self._active:
+            self._waiting.wait_for_any()
         return not self._waiting.is_closed
 
     def _drop_unwanted(self) -> None:
         self._waiting.drop_unwanted()
-        self._active = [session for session in self._active if not session.drop_if_unwanted()]
+        self._active = tuple(session for session in self._active if not session.drop_if_unwanted())
 
     def _tick(self) -> None:
-        """Take one step of everyone; when that fails, of each alone, so that a fault stays with its request."""
-        if not self._active:
-            return
-        steps = {session: session.job.step for session in self._active}
-        try:
-            denoise(self.model, [session.job for session in self._active])
-        except Exception:  # any fault of a forward; found again, and answered, below
-            self._active = [
-                session for session, step in steps.items() if session.job.step > step or session.step_alone(self.model)
-            ]
+        """Take one step of the requests that the scheduler chooses."""
+        sessions = {session.number: session for session in self._sessions()}
+        self._shares.update({session.planned.client for session in sessions.values()})
+        standings = [session.standing() for session in sessions.values()]
+        chosen = self._scheduler.choose(standings, self._admission.shares(), self._room(), time.perf_counter())
+        stepping = [sessions[each.number] for each in chosen]
+        stepped = self._ticker.step([session for session in stepping if session.is_started or self._start(session)])
+        self._active = tuple(session for session in self._active if not session.is_answered)
+        for session in stepped:
+            if not session.job.is_finished:
+                self._admission.go_on(session, self._others(session))
+        self._tell_progress(stepped)
+
+    def _room(self) -> Room:
+        limits = self.config.limits
+        reserved = sum(session.cache_bytes_limit for session in self._active)
+        free_bytes = math.inf if limits.cache_bytes is None else limits.cache_bytes - reserved
+        return Room(limits.max_active - len(self._active), free_bytes)
+
+    def _start(self, session: Session) -> bool:
+        self._admission.begin(session, self._others(session))
+        is_started = session.start(self.model)
+        if is_started:
+            self._active = (*self._active, session)
+        self._waiting.remove(session)
+        return is_started
+
+    def _tell_progress(self, stepped: list[Session]) -> None:
+        if any(session.caller.on_step for session in stepped):
+            etas = self._admission.etas(self._sessions())
+            for session in stepped:
+                eta_s = etas.get(session.number)
+                session.tell_progress(None if eta_s is None else eta_s * 1e3)
 
     def _finish(self) -> None:
-        for session in [session for session in self._active if session.job.is_finished]:
-            self._active.remove(session)
+        finished = [session for session in self._active if session.job.is_finished]
+        for session in finished:
             session.finish(self.model, self.config.fps)
+            self._active = tuple(each for each in self._active if each is not session)
+
+    def _refuse_too_large(self, planned: PlannedRequest) -> None:
+        limit, needed = self.config.limits.cache_bytes, self._profile.cache_bytes(planned)
+        if limit is not None and needed > limit:
+            raise InvalidRequestError(
+                f"budget {planned.budget!r} needs a step cache of {needed} bytes; this server allows {limit} "
+                "(limits.cache_bytes)"
+            )
+
+
+def _profile_without_times(model: VideoModel, config: ModelConfig, plan: CachePlan | None) -> Profile:
+    """Measure what must be known, no more."""
+    scheduling = config.scheduling.model_copy(update={"warm_up_s": 0.0})
+    return measure_profile(model, config.model_copy(update={"scheduling": scheduling}), plan)
 
 
 def open_model(model_dir: Path, config: ModelConfig) -> VideoModel:
@@ -170,7 +265,7 @@ def load_engine(model_dir: Path, config: ModelConfig, plan_json: str | None) -> 
         _require_default(config, plan)
     except PlannerError as error:
         raise ModelLoadError(f"config.pbtxt, parameter cache_plan: {error}") from error
-    return Engine(model, config, plan)
+    return Engine(model, config, plan, profile=measure_profile(model, config, plan))
 
 
 def _require_fit(plan: CachePlan, model: VideoModel) -> None:

@@ -22,6 +22,15 @@ class _Value(NamedTuple):
     tensor: Tensor
 
 
+def depths(operators: Collection[str]) -> dict[Source, int]:
+    """Return of how many computed steps the values of each source are kept for these operators."""
+    chosen = [OPERATORS[name] for name in operators]
+    return {
+        source: max((each.order + 1 for each in chosen if each.source == source), default=0)
+        for source in ("residual", "output", "noise")
+    }
+
+
 class StepCache:
     """State of one request; the step index is always passed in.
 
@@ -36,11 +45,7 @@ class StepCache:
     def __init__(self, times: Sequence[float], operators: Collection[str]) -> None:
         self.times = times
         self._operators = operators
-        chosen = [OPERATORS[name] for name in operators]
-        self._depth: dict[Source, int] = {
-            source: max((each.order + 1 for each in chosen if each.source == source), default=0)
-            for source in ("residual", "output", "noise")
-        }
+        self._depth = depths(operators)
         self._kept: dict[Key, tuple[_Value, ...]] = {}
 
     def keeps(self, source: Source) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import threading
 
 from lemica_backend.errors import EngineUnavailableError
@@ -11,40 +9,48 @@ from lemica_backend.session import Session
 
 
 class WaitingLine:
-    """A bounded queue: higher priority first, then first come, first served. Thread-safe."""
+    """A bounded line of requests in the order of their arrival; the scheduler says who starts. Thread-safe."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._heap: list[tuple[int, int, Session]] = []
-        self._arrivals = itertools.count()
+        self._sessions: tuple[Session, ...] = ()
         self._changed = threading.Condition()
         self.is_closed = False
 
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """Everyone who waits now."""
+        return self._sessions
+
+    def require_room(self) -> None:
+        """Raise `EngineUnavailableError` if the line is full or closed."""
+        if self.is_closed:
+            raise EngineUnavailableError("the server is shutting this model down; send the request again")
+        if len(self._sessions) >= self._limit:
+            raise EngineUnavailableError(f"{self._limit} requests are waiting, the limit; try again later")
+
     def put(self, session: Session) -> None:
-        """Add a request; raises `EngineUnavailableError` when the line is full or closed."""
+        """Add a request; raises what `require_room` raises."""
         with self._changed:
-            if self.is_closed:
-                raise EngineUnavailableError("the server is shutting this model down; send the request again")
-            if len(self._heap) >= self._limit:
-                raise EngineUnavailableError(f"{self._limit} requests are waiting, the limit; try again later")
-            heapq.heappush(self._heap, (-session.planned.priority, next(self._arrivals), session))
+            self.require_room()
+            self._sessions = (*self._sessions, session)
             self._changed.notify()
 
-    def get(self, *, block: bool) -> Session | None:
-        """Return the next request; with `block`, wait for one or for `close`. None: there is none."""
+    def wait_for_any(self) -> None:
+        """Sleep until someone waits or the line is closed."""
         with self._changed:
-            self._changed.wait_for(lambda: not block or self._heap or self.is_closed)
-            return heapq.heappop(self._heap)[2] if self._heap and not self.is_closed else None
+            self._changed.wait_for(lambda: self._sessions or self.is_closed)
+
+    def remove(self, session: Session) -> None:
+        """Take a request out of the line."""
+        with self._changed:
+            self._sessions = tuple(each for each in self._sessions if each is not session)
 
     def drop_unwanted(self) -> None:
         """Answer cancelled and overdue requests where they wait, so that they free their place at once."""
-        with self._changed:
-            waiting = list(self._heap)
-        gone = {session for *_, session in waiting if session.drop_if_unwanted()}
-        if gone:
-            with self._changed:
-                self._heap = [entry for entry in self._heap if entry[2] not in gone]
-                heapq.heapify(self._heap)
+        for session in self._sessions:
+            if session.drop_if_unwanted():
+                self.remove(session)
 
     def close(self) -> None:
         """Take nothing more, and wake whoever waits."""
@@ -52,9 +58,8 @@ class WaitingLine:
             self.is_closed = True
             self._changed.notify_all()
 
-    def drain(self) -> list[Session]:
+    def drain(self) -> tuple[Session, ...]:
         """Return and forget everything that still waits."""
         with self._changed:
-            sessions = [entry[2] for entry in sorted(self._heap, key=lambda entry: entry[:2])]
-            self._heap.clear()
+            sessions, self._sessions = self._sessions, ()
             return sessions

@@ -1,0 +1,142 @@
+"""What the engine promises: whether a request is taken, with how many computed steps, and when it will be ready."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+from lemica_backend.budgeting import Budgeting, Option, Range
+from lemica_backend.config import ModelConfig
+from lemica_backend.errors import EngineUnavailableError
+from lemica_backend.fair_shares import FairShares
+from lemica_backend.foresight import foresee
+from lemica_backend.profile import Profile
+from lemica_backend.ranking import Ranking, Shares
+from lemica_backend.replanning import Replanning
+from lemica_backend.session import Session
+from lemica_backend.standing import Standing
+from lemica_planner import CachePlan
+
+
+class Admission:
+    """Decides for one session among others. Before anything was measured, it lets everything pass.
+
+    Parameters
+    ----------
+    config : ModelConfig
+    profile : Profile
+    plan : CachePlan or None
+    ranking : Ranking
+        The order in which requests go on.
+    fair_shares : FairShares
+    """
+
+    def __init__(
+        self, config: ModelConfig, profile: Profile, plan: CachePlan | None, ranking: Ranking, fair_shares: FairShares
+    ) -> None:
+        self._config = config
+        self._profile = profile
+        self._ranking = ranking
+        self._fair_shares = fair_shares
+        self._replanning = Replanning(plan, is_allowed=config.scheduling.replan)
+
+    def shares(self) -> Shares:
+        """Return where the clients stand."""
+        defaults, cost = self._config.defaults, self._profile.cost
+        whole_s = cost.left_s({"compute": defaults.num_inference_steps}, self._profile.guided_rows)
+        return self._fair_shares.shares(self._config.scheduling.client_lead * whole_s)
+
+    def accept(self, session: Session, others: Sequence[Session]) -> None:
+        """Choose the course of a new request and predict when it will be ready.
+
+        With a deadline, the largest that meets it beside the others as they are, or else beside the others with as few
+        steps as their ranges allow. Without one, the largest that the load allows.
+
+        Raises
+        ------
+        EngineUnavailableError
+            If no course meets the deadline; it names the earliest that could be met.
+        """
+        if not self._profile.cost.is_ready:
+            return
+        now, crowd = time.perf_counter(), [other.standing() for other in others]
+        budgeting, options = self._budgeting(now), self._options(session)
+        if session.planned.deadline_ms is None:
+            total = budgeting.up_to(options, self._range(session), crowd)
+        else:
+            found = budgeting.within_deadlines(options, crowd)
+            if found is None:
+                crowd = [self._options(other)[0].standing for other in others]
+                found = budgeting.within_deadlines(options, crowd)
+            if found is None:
+                raise _too_late(session, budgeting.earliest(options[0].standing, crowd))
+            total = found
+        self._choose(session, total)
+        session.eta_s = self._foresee([*crowd, session.standing()], now)[session.number]
+
+    def begin(self, session: Session, others: Sequence[Session]) -> None:
+        """Choose the course of a request that is about to take its first step, as things are now."""
+        if session.planned.is_range and self._profile.cost.is_ready:
+            self._choose(session, self._anew(session, others))
+
+    def go_on(self, session: Session, others: Sequence[Session]) -> None:
+        """Plan the steps that are left anew, if the request has a range and just computed a step."""
+        planned, step = session.planned, session.step
+        if not planned.is_range or step - 1 not in planned.computed or not self._profile.cost.is_ready:
+            return
+        total = self._anew(session, others)
+        if total != len(planned.computed):
+            session.replan(self._replanning.course(planned, step, total))
+
+    def etas(self, sessions: Sequence[Session]) -> Mapping[int, float]:
+        """Return the seconds from now to each request's predicted answer, by number; empty if nothing is known yet."""
+        if not self._profile.cost.is_ready:
+            return {}
+        now = time.perf_counter()
+        finish = self._foresee([session.standing() for session in sessions], now)
+        return {number: at - now for number, at in finish.items()}
+
+    def _anew(self, session: Session, others: Sequence[Session]) -> int:
+        crowd = [other.standing() for other in others]
+        current = len(session.planned.computed)
+        return self._budgeting(time.perf_counter()).anew(self._options(session), current, self._range(session), crowd)
+
+    def _choose(self, session: Session, total: int) -> None:
+        session.choose(self._replanning.course(session.planned, 0, total))
+
+    def _options(self, session: Session) -> list[Option]:
+        planned, step = session.planned, session.step
+        return [
+            Option(total, session.standing(self._replanning.steps_left(planned, step, total)))
+            for total in self._replanning.totals(planned, step)
+        ]
+
+    def _range(self, session: Session) -> Range:
+        courses, profile = session.planned.courses, self._profile
+        ceiling = session.planned.on(courses[-1])
+        return Range(courses[0].budget, courses[-1].budget, profile.cost.left_s(ceiling.steps_left[0], session.rows))
+
+    def _budgeting(self, now: float) -> Budgeting:
+        slowdowns = self._slowdowns()
+        return Budgeting(
+            partial(self._foresee, now=now),
+            margin=self._config.scheduling.deadline_margin,
+            pace=slowdowns[-1] / len(slowdowns),
+            now=now,
+        )
+
+    def _foresee(self, standings: Sequence[Standing], now: float) -> Mapping[int, float]:
+        return foresee(standings, self._ranking, self.shares(), slowdowns=self._slowdowns(), now=now)
+
+    def _slowdowns(self) -> tuple[float, ...]:
+        return self._profile.cost.slowdowns(self._profile.guided_rows, self._config.limits.max_active)
+
+
+def _too_late(session: Session, earliest_s: float) -> EngineUnavailableError:
+    planned = session.planned
+    return EngineUnavailableError(
+        f"deadline_ms is {planned.deadline_ms}, but with what runs and waits now, the earliest that budget "
+        f"{planned.budget!r} can meet is {math.ceil(earliest_s * 1e3)}: allow that, ask for less, or try again later"
+    )

@@ -1,0 +1,48 @@
+"""When each request will be finished if nothing else comes: the engine's work, played ahead request by request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from lemica_backend.ranking import Ranking, Shares
+from lemica_backend.standing import Standing
+
+_TOO_SMALL_S = 1e-9
+
+
+def foresee(
+    standings: Iterable[Standing],
+    ranking: Ranking,
+    shares: Shares,
+    *,
+    slowdowns: Sequence[float],
+    now: float,
+) -> dict[int, float]:
+    """Return when each request is predicted to be finished, by its number.
+
+    The first k requests in order go on together, each at the k-th part of ``slowdowns`` of its pace alone, until one of
+    them is finished; k is as many as share a forward. Promises come in danger, and clients get ahead, only as far as
+    they are so now: what the order would make of that later is left out, as are requests that do not fit into memory.
+
+    Notes
+    -----
+    O(N log N) for one client, one more factor N for several.
+    """
+    waiting = ranking.order(standings, shares, now)
+    is_shared = len({standing.client for standing in waiting}) > 1
+    finished: dict[int, float] = {}
+    at = now
+    while waiting:
+        group, rest = waiting[: len(slowdowns)], waiting[len(slowdowns) :]
+        share_s = min(standing.left_s for standing in group)
+        took = share_s * slowdowns[len(group) - 1]
+        at += took
+        moved = [standing._replace(left_s=standing.left_s - share_s) for standing in group]
+        finished |= {standing.number: at for standing in moved if standing.left_s <= _TOO_SMALL_S}
+        waiting = [standing for standing in moved if standing.left_s > _TOO_SMALL_S] + rest
+        if is_shared and waiting:
+            present = {standing.client for standing in waiting}
+            for standing in group:
+                shares = shares.after(standing.client, took / len(group), present)
+            waiting = ranking.order(waiting, shares, now)
+    return finished

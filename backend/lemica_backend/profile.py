@@ -1,0 +1,140 @@
+"""What is measured of a model when it is loaded: what its work costs, and how large its cached values are."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from lemica_backend.config import ModelConfig
+from lemica_backend.cost_model import DECODE, ENCODE_TEXT, CostModel, Work
+from lemica_backend.denoise import denoise
+from lemica_backend.errors import ModelLoadError
+from lemica_backend.job import Job, start_job
+from lemica_backend.models.base import VideoModel
+from lemica_backend.operators import OPERATORS
+from lemica_backend.planned import FULL, PlannedRequest, plan_request
+from lemica_backend.step_cache import depths
+from lemica_backend.types import GenerationRequest
+from lemica_planner import CachePlan, Fill
+
+_COUNTS = (1, 2, 4)  # requests in a tick
+_COMPUTED = 2  # steps; the first with so many rows is slow and does not count
+_OF_BRANCHES = ("residual",)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What the scheduler knows of a loaded model.
+
+    Attributes
+    ----------
+    cost : CostModel
+        Kept up to date by the engine.
+    value_bytes : mapping of str to int
+        By source, what one computed step leaves in the step cache: of one guidance branch where it belongs to a branch.
+    guided_rows : int
+        Branches of a request with guidance.
+    """
+
+    cost: CostModel
+    value_bytes: Mapping[str, int] = field(default_factory=dict)
+    guided_rows: int = 2
+
+    def rows(self, planned: PlannedRequest) -> int:
+        """Return the rows of a request that is not started yet."""
+        return self.guided_rows if planned.guidance_scale > 1 else 1
+
+    def cache_bytes(self, planned: PlannedRequest) -> int:
+        """Return what a request's step cache holds at most, on any of its courses; 0 if sizes were not measured."""
+        most = planned.courses[-1].budget
+        return sum(
+            min(depth, most) * self.value_bytes.get(source, 0) * (self.rows(planned) if source in _OF_BRANCHES else 1)
+            for source, depth in depths(planned.operators).items()
+        )
+
+
+def measure_profile(model: VideoModel, config: ModelConfig, plan: CachePlan | None) -> Profile:
+    """Run a few real steps: of 1, 2 and 4 requests in a tick, computed and skipped, one text and one decoding.
+
+    Ends after ``scheduling.warm_up_s``; at 0, only what ``limits.cache_bytes`` needs to know is run. A step that fails
+    ends it too: what the model cannot do is found out, and said, when a request asks for it.
+
+    Raises
+    ------
+    ModelLoadError
+        If there is a ``limits.cache_bytes`` that cannot be kept, because the one step that it needs fails.
+    """
+    profile = Profile(CostModel(config.scheduling.share_margin))
+    sources = sorted({OPERATORS[name].source for name in plan.operators}) if plan else []
+    try:
+        with torch.inference_mode():
+            if config.scheduling.warm_up_s or config.limits.cache_bytes:
+                profile = _with_sizes(profile, model, config, sources)
+            _learn(profile.cost, _measured(model, config, sources), config.scheduling.warm_up_s)
+    except Exception as error:
+        if config.limits.cache_bytes and sources and not profile.value_bytes:
+            raise ModelLoadError(f"limits.cache_bytes: a step that measures what is cached failed: {error}") from error
+        _log.warning("measuring the model at load failed", exc_info=True)
+    return profile
+
+
+def _learn(cost: CostModel, measured: Iterator[tuple[list[Work], float]], limit_s: float) -> None:
+    give_up_at = time.perf_counter() + limit_s
+    while time.perf_counter() < give_up_at:
+        works, seconds = next(measured, (None, 0.0))
+        if works is None:
+            return
+        if works:
+            cost.observe(works, seconds)
+
+
+def timed_tick(model: VideoModel, jobs: Sequence[Job]) -> float:
+    """Take one step of every job; return the seconds until the device has done it."""
+    started = time.perf_counter()
+    denoise(model, jobs)
+    latents = jobs[0].latents
+    if latents.is_cuda:
+        torch.cuda.synchronize(latents.device)
+    return time.perf_counter() - started
+
+
+def _with_sizes(profile: Profile, model: VideoModel, config: ModelConfig, sources: Sequence[str]) -> Profile:
+    """Return the profile with the bytes that one computed step leaves in the cache, measured in one."""
+    sizes, rows = {}, profile.guided_rows
+    for source in sources:
+        job = start_job(model, _planned(model, config, (source,)))
+        denoise(model, [job])
+        sizes[source] = job.cache.nbytes // (len(job.texts) if source in _OF_BRANCHES else 1)
+        rows = len(job.texts) if job.planned.guidance_scale > 1 else rows
+    return dataclasses.replace(profile, value_bytes=sizes, guided_rows=rows)
+
+
+def _measured(model: VideoModel, config: ModelConfig, sources: Sequence[str]) -> Iterator[tuple[list[Work], float]]:
+    """Yield pieces of work and their seconds, as they are done."""
+    planned = _planned(model, config, sources)
+    steps = min(planned.num_inference_steps, _COMPUTED + len(sources))
+    for count in (count for count in _COUNTS if count <= config.limits.max_active):
+        started = time.perf_counter()
+        jobs = [start_job(model, planned) for _ in range(count)]
+        yield [Work(ENCODE_TEXT, 1)], (time.perf_counter() - started) / count
+        for step in range(steps):
+            works = [Work(planned.kind(step), len(job.texts)) for job in jobs] if step else []
+            yield works, timed_tick(model, jobs)
+        if count == 1:
+            started = time.perf_counter()
+            model.decode(jobs[0].latents)
+            yield [Work(DECODE, 1)], time.perf_counter() - started
+
+
+def _planned(model: VideoModel, config: ModelConfig, sources: Sequence[str]) -> PlannedRequest:
+    """Return a request that computes its first steps, and then skips one step by each source."""
+    request = GenerationRequest("", seed=0, budget=FULL)
+    planned = plan_request(request, info=model.info, config=config, plan=None)
+    reuse = {_COMPUTED + at: Fill(source) for at, source in enumerate(sources)}
+    return dataclasses.replace(planned, computed=planned.computed - set(reuse), reuse=reuse)

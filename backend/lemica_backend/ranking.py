@@ -1,0 +1,104 @@
+"""In which order requests go on: priority, promises, fair shares, and the operator's policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Literal, NamedTuple
+
+from lemica_backend.standing import Standing
+
+Policy = Literal["srpt", "fcfs", "edf"]
+_Rank = tuple[int, int, bool, float, int]
+_IN_DANGER, _AS_USUAL, _HOPELESS = range(3)
+
+
+def _first_come(standing: Standing, ageing: float) -> float:
+    return standing.arrived_s
+
+
+def _least_left(standing: Standing, ageing: float) -> float:
+    """Order by what is left less what waiting makes up for.
+
+    Two requests age alike, so this is the same order at any time: one that comes d seconds later overtakes only if it
+    is more than ``ageing * d`` shorter. A request of which x seconds are left is therefore overtaken by none that comes
+    more than ``x / ageing`` seconds after it.
+    """
+    return standing.left_s + ageing * standing.arrived_s
+
+
+def _earliest_deadline(standing: Standing, ageing: float) -> float:
+    return standing.limit_s if standing.deadline_s is None else standing.deadline_s
+
+
+_POLICIES: dict[Policy, Callable[[Standing, float], float]] = {
+    "fcfs": _first_come,
+    "srpt": _least_left,
+    "edf": _earliest_deadline,
+}
+
+
+class Shares(NamedTuple):
+    """What clients were served, in seconds that count from where the last of them stands.
+
+    Attributes
+    ----------
+    served_s : mapping of str to float
+        By client that has a request.
+    lead_s : float
+        How far a client may be ahead of the last one.
+    """
+
+    served_s: Mapping[str, float]
+    lead_s: float
+
+    def is_ahead(self, client: str) -> bool:
+        """Whether a client was served too much to go on while others wait."""
+        return self.served_s.get(client, 0.0) > self.lead_s
+
+    def after(self, client: str, seconds: float, present: Collection[str]) -> Shares:
+        """Return the shares once `client` was served for `seconds`, among those that still have requests."""
+        served = {each: self.served_s.get(each, 0.0) + seconds * (each == client) for each in present}
+        least = min(served.values(), default=0.0)
+        return self._replace(served_s={each: seconds - least for each, seconds in served.items()})
+
+
+class Ranking(NamedTuple):
+    """An order of requests.
+
+    By priority; then promises in danger before all others, and those that cannot be kept any more behind them; then
+    clients that are ahead behind those that are not; then by policy; then by arrival.
+
+    Attributes
+    ----------
+    policy : {"srpt", "fcfs", "edf"}
+    ageing : float
+        See `lemica_backend.config.Scheduling`.
+    deadline_margin : float
+    """
+
+    policy: Policy
+    ageing: float
+    deadline_margin: float
+
+    def order(self, standings: Iterable[Standing], shares: Shares, now: float) -> list[Standing]:
+        """Return the requests, the one that should go first in front."""
+        return sorted(standings, key=lambda standing: self._rank(standing, shares, now))
+
+    def _rank(self, standing: Standing, shares: Shares, now: float) -> _Rank:
+        return (
+            -standing.priority,
+            self._danger(standing, now),
+            shares.is_ahead(standing.client),
+            _POLICIES[self.policy](standing, self.ageing),
+            standing.number,
+        )
+
+    def _danger(self, standing: Standing, now: float) -> int:
+        if standing.deadline_s is None:
+            return _AS_USUAL
+        slack_s = standing.deadline_s - now - standing.left_s
+        margin_s = self.deadline_margin * standing.left_s
+        if slack_s < -margin_s:
+            return _HOPELESS
+        # half, so that nothing is promised because it would be in danger from the beginning
+        return _IN_DANGER if slack_s < margin_s / 2 else _AS_USUAL

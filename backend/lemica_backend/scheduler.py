@@ -1,0 +1,124 @@
+"""Which of the accepted requests step in the next tick. Pure decisions: no model, no clock, no thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from lemica_backend.cost_model import COMPUTE, CostModel, Work
+from lemica_backend.ranking import Ranking, Shares
+from lemica_backend.standing import Standing
+
+
+class Room(NamedTuple):
+    """What may still be started.
+
+    Attributes
+    ----------
+    places : int
+        Requests.
+    cache_bytes : float
+        Bytes of step caches; infinite where there is no limit.
+    """
+
+    places: int
+    cache_bytes: float
+
+
+class Scheduler:
+    """Chooses the requests of a tick.
+
+    The first one in order leads. Others share its tick where the cost model says that it pays, and where they could
+    share its computed step a little later, it may wait for them.
+
+    Parameters
+    ----------
+    ranking : Ranking
+    cost : CostModel
+    align_ticks : int
+        Ticks that a request waits at most before a computed step, all its waits together until it computes.
+    """
+
+    def __init__(self, ranking: Ranking, cost: CostModel, *, align_ticks: int) -> None:
+        self._ranking = ranking
+        self._cost = cost
+        self._align_ticks = align_ticks
+        self._waited: dict[int, int] = {}
+
+    def choose(self, standings: Sequence[Standing], shares: Shares, room: Room, now: float) -> list[Standing]:
+        """Return the requests that step now, those that have to be started for it included.
+
+        Parameters
+        ----------
+        standings : sequence of Standing
+            Of every accepted request that is not finished.
+        shares : Shares
+        room : Room
+            For requests that are not started yet. The first one that does not fit is waited for: none behind it starts.
+        now : float
+            Seconds on the engine's clock.
+        """
+        ready = _that_fit(self._ranking.order(standings, shares, now), room)
+        self._waited = {each.number: self._waited[each.number] for each in ready if each.number in self._waited}
+        if not ready:
+            return []
+        chosen = self._catching_up(ready, now)
+        if chosen:
+            self._waited[ready[0].number] = self._waited.get(ready[0].number, 0) + 1
+            return chosen
+        chosen = self._sharing(ready, now)
+        for each in chosen:
+            self._waited.pop(each.number, None)
+        return chosen
+
+    def _sharing(self, ready: Sequence[Standing], now: float) -> list[Standing]:
+        """Return the leader and everyone whose step is cheaper in its tick than alone, as far as promises allow."""
+        chosen = [ready[0]]
+        for each in ready[1:]:
+            works = [one.work for one in chosen]
+            if self._cost.is_worth_sharing(works, each.work) and self._is_kept(chosen, [*works, each.work], now):
+                chosen.append(each)
+        return chosen
+
+    def _is_kept(self, chosen: Sequence[Standing], works: Sequence[Work], now: float) -> bool:
+        """Whether nobody's promise is broken by a tick with all of `works` in place of one alone."""
+        tick_s = self._cost.tick_s(works)
+        return not any(
+            one.deadline_s is not None
+            and now + one.left_s <= one.deadline_s < now + one.left_s + tick_s - self._cost.seconds(one.work)
+            for one in chosen
+        )
+
+    def _catching_up(self, ready: Sequence[Standing], now: float) -> list[Standing]:
+        """Return who should take a skipped step while the leader waits before its computed one; empty if it goes on.
+
+        It waits if all of them reach a computed step in the ticks that it may still wait, without a promise of the
+        leader's in danger, and if what their skipped steps take is less than what the shared forward then saves.
+        """
+        leader, limit = ready[0], self._align_ticks - self._waited.get(ready[0].number, 0)
+        late = [each for each in ready[1:] if each.work.kind != COMPUTE and each.ticks_to_compute <= limit]
+        if leader.work.kind != COMPUTE or not late:
+            return []
+        aboard = [each.work for each in ready if each.work.kind == COMPUTE]
+        worth = [each for each in late if self._cost.is_worth_sharing(aboard, _computed(each))]
+        delay_s = sum(each.ticks_to_compute * self._cost.seconds(each.work) for each in worth)
+        saved_s = self._cost.saved_s(aboard, [_computed(each) for each in worth])
+        is_kept = leader.deadline_s is None or now + delay_s + leader.left_s <= leader.deadline_s
+        return worth if delay_s < saved_s and is_kept else []
+
+
+def _computed(standing: Standing) -> Work:
+    return Work(COMPUTE, standing.work.rows)
+
+
+def _that_fit(ordered: Sequence[Standing], room: Room) -> list[Standing]:
+    """Return the requests that are started or can be, in order."""
+    ready, is_full = [], False
+    for each in ordered:
+        if not each.is_started:
+            is_full = is_full or room.places < 1 or each.cache_bytes > room.cache_bytes
+            if is_full:
+                continue
+            room = Room(room.places - 1, room.cache_bytes - each.cache_bytes)
+        ready.append(each)
+    return ready
