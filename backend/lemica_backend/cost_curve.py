@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 _RATE = 0.1  # of the exponential moving average, once there are enough measurements for it
 _LIMIT = 2.0  # a measurement counts at most as this many times what was expected
-_FOLLOW = 0.8  # of a point's move, in logarithms, is taken for the machine's: all other points move along
-_STALE = 3  # measurements of others after which a point follows them in full
+_COMMON = 0.8  # of a well-known point's move, in logarithms, is taken for the machine's
+_TRUST = 4  # measurements after which it is half of that
 _FORGOTTEN = 2000  # measurements after which a number of rows is worth another try
 _ENOUGH = 2  # measurements before a point is believed
 
@@ -47,9 +47,10 @@ class CostCurve:
     def observe(self, rows: int, seconds: float) -> None:
         """Learn from one measurement.
 
-        An outlier moves a settled average by a tenth at most. The other points move along, because what makes one
-        number of rows slower (other processes, heat) makes all slower, and only what is measured would show it: two
-        requests would seem to be cheap beside a single one that has become expensive.
+        An outlier moves a settled average by a tenth at most. What makes one number of rows slower (other processes,
+        heat) makes all slower, and only what is measured would show it: two requests would seem to be cheap beside a
+        single one that has become expensive. So the other points move along, the more the better the measured one was
+        known before.
         """
         self._clock += 1
         expected, known = self.seconds(rows), self._points.get(rows)
@@ -59,17 +60,14 @@ class CostCurve:
             return
         rate = max(_RATE, 1 / (known.times + 1))
         factor = 1 + rate * (min(seconds / known.seconds, _LIMIT) - 1)
-        moved = {other: self._moved(point, factor) for other, point in self._points.items()}
+        common = factor ** (_COMMON * known.times / (known.times + _TRUST))
+        moved = {other: point._replace(seconds=point.seconds * common) for other, point in self._points.items()}
         self._points = {**moved, rows: _Point(known.seconds * factor, known.times + 1, self._clock)}
 
     def is_settled(self, rows: int) -> bool:
         """Whether there are enough measurements of exactly `rows` rows, and not too old ones."""
         point = self._points.get(rows)
         return point is not None and point.times >= _ENOUGH and self._clock - point.last < _FORGOTTEN
-
-    def _moved(self, point: _Point, factor: float) -> _Point:
-        share = 1.0 if self._clock - point.last > _STALE else _FOLLOW
-        return point._replace(seconds=point.seconds * factor**share)
 
     def _last_slope(self) -> float:
         """Return seconds a row between the two largest measured numbers."""

@@ -79,15 +79,29 @@ class CostModel:
         steps = sum(count * self.seconds(Work(kind, rows)) for kind, count in steps_left.items())
         return steps + self.seconds(Work(DECODE, 1))
 
-    def is_worth_sharing(self, works: Iterable[Work], joining: Work) -> bool:
-        """Whether `joining` should step in the same tick as `works`.
+    def is_worth_sharing(self, works: Iterable[Work], joining: Work, *, gaining: int) -> bool:
+        """Whether `joining` should step in the same tick as `works`; see `is_gain`.
 
         Only rows of one kind share a forward. A number of rows that was hardly tried, or not for long, is tried.
+
+        Parameters
+        ----------
+        works : iterable of Work
+            Of the requests that step already.
+        joining : Work
+        gaining : int
+            Requests that would be served sooner: the one that joins, and all behind it.
         """
-        rows = _by_kind(works)[joining.kind]
+        together = [work for work in works if work.kind == joining.kind]
+        rows = sum(work.rows for work in together)
         if not rows:
             return False
-        return not self._is_settled(joining.kind, rows + joining.rows) or self._saves(joining, rows)
+        if not self._is_settled(joining.kind, rows + joining.rows):
+            return True
+        added_s = self._added_s(joining, rows)
+        alone_s = self.seconds(joining)
+        saves = added_s <= (1 - self._margin) * alone_s
+        return saves and is_gain(added_s / alone_s if alone_s else 0.0, delayed=len(together), gaining=gaining)
 
     def saved_s(self, works: Sequence[Work], joining: Sequence[Work]) -> float:
         """Return what one tick for all of them takes less than one for each side."""
@@ -96,21 +110,44 @@ class CostModel:
     def slowdowns(self, rows: int, most: int) -> tuple[float, ...]:
         """Return how much longer a computed step takes with k requests in it than alone, for k = 1, 2, ...
 
-        Up to `most` requests of `rows` rows each, or to where sharing stops to pay.
+        Up to `most` requests of `rows` rows each, or to where one more saves too little.
         """
-        alone = self.seconds(Work(COMPUTE, rows))
-        found = [1.0]
-        while alone and len(found) < most and self._saves(Work(COMPUTE, rows), rows * len(found)):
-            found.append(self.seconds(Work(COMPUTE, rows * (len(found) + 1))) / alone)
+        one, found = Work(COMPUTE, rows), [1.0]
+        alone_s = self.seconds(one)
+        while alone_s and len(found) < most:
+            added = self._added_s(one, rows * len(found)) / alone_s
+            if added > 1 - self._margin:
+                break
+            found.append(found[-1] + added)
         return tuple(found)
 
-    def _saves(self, joining: Work, rows: int) -> bool:
-        together = self.seconds(Work(joining.kind, rows + joining.rows))
-        added = together - self.seconds(Work(joining.kind, rows))
-        return added <= (1 - self._margin) * self.seconds(joining)
+    def _added_s(self, joining: Work, rows: int) -> float:
+        return self.seconds(Work(joining.kind, rows + joining.rows)) - self.seconds(Work(joining.kind, rows))
 
     def _is_settled(self, kind: str, rows: int) -> bool:
         return kind in self._curves and self._curves[kind].is_settled(rows)
+
+
+def is_gain(added: float, *, delayed: int, gaining: int) -> bool:
+    """Whether the mean latency falls when a request joins a tick.
+
+    Parameters
+    ----------
+    added : float
+        How much longer the tick gets, in times of the joining request's step alone.
+    delayed : int
+        Requests that step already, and are later by that.
+    gaining : int
+        Requests that are sooner by the rest: the one that joins, and all behind it.
+
+    Examples
+    --------
+    Two requests that are half done together later than one after the other:
+
+    >>> is_gain(0.7, delayed=1, gaining=1), is_gain(0.7, delayed=1, gaining=3)
+    (False, True)
+    """
+    return delayed * added <= gaining * (1 - added)
 
 
 def _by_kind(works: Iterable[Work]) -> Counter[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from lemica_backend.cost_model import is_gain
 from lemica_backend.ranking import Ranking, Shares
 from lemica_backend.standing import Standing
 
@@ -20,9 +21,10 @@ def foresee(
 ) -> dict[int, float]:
     """Return when each request is predicted to be finished, by its number.
 
-    The first k requests in order go on together, each at the k-th part of ``slowdowns`` of its pace alone, until one of
-    them is finished; k is as many as share a forward. Promises come in danger, and clients get ahead, only as far as
-    they are so now: what the order would make of that later is left out, as are requests that do not fit into memory.
+    The first k requests in order go on together, slower than alone by the k-th of ``slowdowns``, until one of them is
+    finished; k is as many as the scheduler would let share. Promises come in danger, and clients get ahead, only as
+    far as they are so now: what the order would make of that later is left out, as are requests that do not fit into
+    memory.
 
     Notes
     -----
@@ -33,7 +35,8 @@ def foresee(
     finished: dict[int, float] = {}
     at = now
     while waiting:
-        group, rest = waiting[: len(slowdowns)], waiting[len(slowdowns) :]
+        size = _group_size(slowdowns, len(waiting))
+        group, rest = waiting[:size], waiting[size:]
         share_s = min(standing.left_s for standing in group)
         took = share_s * slowdowns[len(group) - 1]
         at += took
@@ -46,3 +49,12 @@ def foresee(
                 shares = shares.after(standing.client, took / len(group), present)
             waiting = ranking.order(waiting, shares, now)
     return finished
+
+
+def _group_size(slowdowns: Sequence[float], waiting: int) -> int:
+    size = 1
+    while size < min(waiting, len(slowdowns)):
+        if not is_gain(slowdowns[size] - slowdowns[size - 1], delayed=size, gaining=waiting - size):
+            break
+        size += 1
+    return size

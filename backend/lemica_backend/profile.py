@@ -23,7 +23,8 @@ from lemica_backend.types import GenerationRequest
 from lemica_planner import CachePlan, Fill
 
 _COUNTS = (1, 2, 4)  # requests in a tick
-_COMPUTED = 2  # steps; the first with so many rows is slow and does not count
+_COMPUTED = 1  # step of a round
+_ROUNDS = 5
 _OF_BRANCHES = ("residual",)
 _log = logging.getLogger(__name__)
 
@@ -62,8 +63,9 @@ class Profile:
 def measure_profile(model: VideoModel, config: ModelConfig, plan: CachePlan | None) -> Profile:
     """Run a few real steps: of 1, 2 and 4 requests in a tick, computed and skipped, one text and one decoding.
 
-    Ends after ``scheduling.warm_up_s``; at 0, only what ``limits.cache_bytes`` needs to know is run. A step that fails
-    ends it too: what the model cannot do is found out, and said, when a request asks for it.
+    All of it is repeated until ``scheduling.warm_up_s`` have passed, and the smallest times count: what disturbs only
+    adds. At 0, only what ``limits.cache_bytes`` needs to know is run. A step that fails ends it: what the model cannot
+    do is found out, and said, when a request asks for it.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def measure_profile(model: VideoModel, config: ModelConfig, plan: CachePlan | No
         with torch.inference_mode():
             if config.scheduling.warm_up_s or config.limits.cache_bytes:
                 profile = _with_sizes(profile, model, config, sources)
-            _learn(profile.cost, _measured(model, config, sources), config.scheduling.warm_up_s)
+            _learn(profile.cost, _rounds(model, config, sources), config.scheduling.warm_up_s)
     except Exception as error:
         if config.limits.cache_bytes and sources and not profile.value_bytes:
             raise ModelLoadError(f"limits.cache_bytes: a step that measures what is cached failed: {error}") from error
@@ -84,14 +86,14 @@ def measure_profile(model: VideoModel, config: ModelConfig, plan: CachePlan | No
     return profile
 
 
-def _learn(cost: CostModel, measured: Iterator[tuple[list[Work], float]], limit_s: float) -> None:
+def _learn(cost: CostModel, measured: Iterator[tuple[Work, int, float]], limit_s: float) -> None:
     give_up_at = time.perf_counter() + limit_s
-    while time.perf_counter() < give_up_at:
-        works, seconds = next(measured, (None, 0.0))
-        if works is None:
-            return
-        if works:
-            cost.observe(works, seconds)
+    smallest: dict[tuple[Work, int], float] = {}
+    while time.perf_counter() < give_up_at and (each := next(measured, None)):
+        work, count, seconds = each
+        smallest[work, count] = min(seconds, smallest.get((work, count), seconds))
+    for (work, count), seconds in smallest.items():
+        cost.observe([work] * count, seconds)
 
 
 def timed_tick(model: VideoModel, jobs: Sequence[Job]) -> float:
@@ -115,21 +117,21 @@ def _with_sizes(profile: Profile, model: VideoModel, config: ModelConfig, source
     return dataclasses.replace(profile, value_bytes=sizes, guided_rows=rows)
 
 
-def _measured(model: VideoModel, config: ModelConfig, sources: Sequence[str]) -> Iterator[tuple[list[Work], float]]:
-    """Yield pieces of work and their seconds, as they are done."""
+def _rounds(model: VideoModel, config: ModelConfig, sources: Sequence[str]) -> Iterator[tuple[Work, int, float]]:
+    """Yield work, how many requests did it at once, and its seconds, as it is done."""
     planned = _planned(model, config, sources)
     steps = min(planned.num_inference_steps, _COMPUTED + len(sources))
-    for count in (count for count in _COUNTS if count <= config.limits.max_active):
-        started = time.perf_counter()
-        jobs = [start_job(model, planned) for _ in range(count)]
-        yield [Work(ENCODE_TEXT, 1)], (time.perf_counter() - started) / count
-        for step in range(steps):
-            works = [Work(planned.kind(step), len(job.texts)) for job in jobs] if step else []
-            yield works, timed_tick(model, jobs)
-        if count == 1:
+    for _ in range(_ROUNDS):
+        for count in (count for count in _COUNTS if count <= config.limits.max_active):
             started = time.perf_counter()
-            model.decode(jobs[0].latents)
-            yield [Work(DECODE, 1)], time.perf_counter() - started
+            jobs = [start_job(model, planned) for _ in range(count)]
+            yield Work(ENCODE_TEXT, 1), 1, (time.perf_counter() - started) / count
+            for step in range(steps):
+                yield Work(planned.kind(step), len(jobs[0].texts)), count, timed_tick(model, jobs)
+            if count == 1:
+                started = time.perf_counter()
+                model.decode(jobs[0].latents)
+                yield Work(DECODE, 1), 1, time.perf_counter() - started
 
 
 def _planned(model: VideoModel, config: ModelConfig, sources: Sequence[str]) -> PlannedRequest:

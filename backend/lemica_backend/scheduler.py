@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from lemica_backend.cost_model import COMPUTE, CostModel, Work
@@ -28,8 +28,8 @@ class Room(NamedTuple):
 class Scheduler:
     """Chooses the requests of a tick.
 
-    The first one in order leads. Others share its tick where the cost model says that it pays, and where they could
-    share its computed step a little later, it may wait for them.
+    The first one in order leads. Others share its tick where that makes the mean latency smaller, by the cost model and
+    by how many wait behind them. Where they could share its computed step a little later, it may wait for them.
 
     Parameters
     ----------
@@ -58,25 +58,28 @@ class Scheduler:
         now : float
             Seconds on the engine's clock.
         """
-        ready = _that_fit(self._ranking.order(standings, shares, now), room)
+        ordered = self._ranking.order(standings, shares, now)
+        ready = _that_fit(ordered, room)
+        behind = {each.number: len(ordered) - at for at, each in enumerate(ordered)}  # itself included
         self._waited = {each.number: self._waited[each.number] for each in ready if each.number in self._waited}
         if not ready:
             return []
-        chosen = self._catching_up(ready, now)
+        chosen = self._catching_up(ready, behind, now)
         if chosen:
             self._waited[ready[0].number] = self._waited.get(ready[0].number, 0) + 1
             return chosen
-        chosen = self._sharing(ready, now)
+        chosen = self._sharing(ready, behind, now)
         for each in chosen:
             self._waited.pop(each.number, None)
         return chosen
 
-    def _sharing(self, ready: Sequence[Standing], now: float) -> list[Standing]:
-        """Return the leader and everyone whose step is cheaper in its tick than alone, as far as promises allow."""
+    def _sharing(self, ready: Sequence[Standing], behind: Mapping[int, int], now: float) -> list[Standing]:
+        """Return the leader and everyone whose step in its tick is a gain, as far as promises allow."""
         chosen = [ready[0]]
         for each in ready[1:]:
             works = [one.work for one in chosen]
-            if self._cost.is_worth_sharing(works, each.work) and self._is_kept(chosen, [*works, each.work], now):
+            is_worth = self._cost.is_worth_sharing(works, each.work, gaining=behind[each.number])
+            if is_worth and self._is_kept(chosen, [*works, each.work], now):
                 chosen.append(each)
         return chosen
 
@@ -89,7 +92,7 @@ class Scheduler:
             for one in chosen
         )
 
-    def _catching_up(self, ready: Sequence[Standing], now: float) -> list[Standing]:
+    def _catching_up(self, ready: Sequence[Standing], behind: Mapping[int, int], now: float) -> list[Standing]:
         """Return who should take a skipped step while the leader waits before its computed one; empty if it goes on.
 
         It waits if all of them reach a computed step in the ticks that it may still wait, without a promise of the
@@ -100,7 +103,9 @@ class Scheduler:
         if leader.work.kind != COMPUTE or not late:
             return []
         aboard = [each.work for each in ready if each.work.kind == COMPUTE]
-        worth = [each for each in late if self._cost.is_worth_sharing(aboard, _computed(each))]
+        worth = [
+            each for each in late if self._cost.is_worth_sharing(aboard, _computed(each), gaining=behind[each.number])
+        ]
         delay_s = sum(each.ticks_to_compute * self._cost.seconds(each.work) for each in worth)
         saved_s = self._cost.saved_s(aboard, [_computed(each) for each in worth])
         is_kept = leader.deadline_s is None or now + delay_s + leader.left_s <= leader.deadline_s
