@@ -5,10 +5,10 @@
 Without a folder, a tiny model of random weights is made on the spot. Every repeat measures the capacity first, which is
 the mean time of a request that runs alone, over the mix of budgets. Then every way to serve gets the same requests, in
 an order drawn anew: four at once; Poisson arrivals at 70 % of the capacity; Poisson arrivals at 150 %, each with a
-deadline of five such mean times. There the engine is also run with budgets as ranges, from the smallest in the mix up
-to the one asked for; requests without a choice ask for the same budgets. Plans are uniform steps: only times are
-compared. The engine and its measured profile are those of ``load_engine``. Ratios of the engine to each other way are
-means over repeats with 95 % bootstrap intervals; below 1 is better for latencies, above 1 for deadlines met and
+deadline of five such mean times. Under these two, the engine is also run with budgets as ranges, from the smallest in
+the mix up to the one asked for; requests without a choice ask for the same budgets. Plans are uniform steps: only times
+are compared. The engine and its measured profile are those of ``load_engine``. Ratios of the engine to each other way
+are means over repeats with 95 % bootstrap intervals; below 1 is better for latencies, above 1 for deadlines met and
 requests a second. The last line is the same as JSON.
 """
 
@@ -21,6 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Protocol
 
@@ -46,6 +47,7 @@ from lemica_planner.plan import default_names
 PROMPT = "a red circle moving right on a navy background"
 BURST = 4
 LOADS = {"70 %": 0.7, "150 %": 1.5}
+RANGED = "engine with ranges"
 DEADLINE = 5.0  # mean times of a request alone
 BATCH = 4
 
@@ -176,37 +178,30 @@ def one_repeat(setup: Setup, count: int, rng: random.Random) -> Iterator[dict[st
     burst = [Sent(0.0, GenerationRequest(PROMPT, seed=seed, budget="slow")) for seed in range(BURST)]
     loads = {name: poisson(setup, mean_s, share, count, rng) for name, share in LOADS.items()}
     runs = [(load, name, make) for load in ("burst", *loads) for name, make in setup.ways().items()]
-    runs.append(("150 %", "engine with ranges", setup.ways()["engine"]))
+    runs += [(load, RANGED, setup.ways()["engine"]) for load in loads]
     rng.shuffle(runs)
     for load, name, make in runs:
         sent = burst if load == "burst" else loads[load]
-        measured = serve(make, with_choice(sent) if name == "engine with ranges" else sent)
+        measured = serve(make, with_choice(sent) if name == RANGED else sent)
         yield {"load": load, "way": name, "alone_s": mean_s, **measured.values(DEADLINE * mean_s)}
 
 
 def compare(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield ratios over repeats; within the engine's rows, those with ranges are compared with those without."""
-    for load, measure in (
-        ("burst", "mean_s"),
-        ("70 %", "mean_s"),
-        ("70 %", "p95_s"),
-        ("70 %", "per_s"),
-        ("150 %", "met"),
-    ):
-        ours = "engine with ranges" if load == "150 %" else "engine"
-        for way in dict.fromkeys(row["way"] for row in rows if row["load"] == load and row["way"] != ours):
-            mine, theirs = (_column(rows, load, name, measure) for name in (ours, way))
-            ratios = mine / theirs
-            low, high = bootstrap(ratios)
-            yield {
-                "load": load,
-                "measure": measure,
-                "ours": ours,
-                "against": way,
-                "ratio": float(ratios.mean()),
-                "interval": [low, high],
-                "values": [float(mine.mean()), float(theirs.mean())],
-            }
+    """Yield ratios of the engine, and of the engine with ranges, to every other way, over repeats."""
+    measures = {"burst": ("mean_s",), "70 %": ("mean_s", "p95_s", "per_s"), "150 %": ("met",)}
+    pairs = [(load, measure) for load, names in measures.items() for measure in names]
+    for (load, measure), ours in product(pairs, ("engine", RANGED)):
+        ways = dict.fromkeys(row["way"] for row in rows if row["load"] == load)
+        for way in ways if ours in ways else ():
+            if way not in ("engine", RANGED) or (ours, way) == (RANGED, "engine"):
+                mine, theirs = (_column(rows, load, name, measure) for name in (ours, way))
+                yield {"load": load, "measure": measure, "ours": ours, "against": way} | _ratio(mine, theirs)
+
+
+def _ratio(mine: NDArray[np.float64], theirs: NDArray[np.float64]) -> dict[str, Any]:
+    ratios = mine / theirs
+    values = [float(mine.mean()), float(theirs.mean())]
+    return {"ratio": float(ratios.mean()), "interval": bootstrap(ratios), "values": values}
 
 
 def _column(rows: Sequence[dict[str, Any]], load: str, way: str, measure: str) -> NDArray[np.float64]:
@@ -246,7 +241,7 @@ def main(
             folder = Path(made)
             import_module("tests.tiny_latte").build_tiny_latte(folder / "weights")
         setup, rng = prepare(folder, steps, {"policy": policy}), random.Random(seed)  # noqa: S311 - no secret
-        total = repeats * ((1 + len(LOADS)) * len(setup.ways()) + 1)
+        total = repeats * ((1 + len(LOADS)) * len(setup.ways()) + len(LOADS))
         rows: list[dict[str, Any]] = []
         with tqdm(total=total, unit="run") as bar:
             for repeat in range(repeats):

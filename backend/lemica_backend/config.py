@@ -134,7 +134,7 @@ class Scheduling(_Section):
     """
 
     policy: Literal["srpt", "fcfs", "edf"] = "srpt"
-    ageing: Annotated[float, Field(gt=0)] = 0.2
+    ageing: Annotated[float, Field(gt=0)] = 0.5
     share_margin: Annotated[float, Field(ge=0, lt=1)] = 0.1
     align_ticks: Annotated[int, Field(ge=0)] = 8
     deadline_margin: Annotated[float, Field(ge=0)] = 0.1
