@@ -78,6 +78,10 @@ class Continuations:
         worst = self._suffixes.worst(*at)
         return [behind + nodes for nodes, error in worst.items() if behind + nodes >= floor and error <= limit]
 
+    def worst_ahead(self, computed: Sequence[int], total: int) -> float:
+        """Return the upper bound of the worst error on the way that is left."""
+        return self._suffixes.worst(*self._state(computed))[total - len(computed) + 1]
+
     def path(self, computed: Sequence[int], total: int) -> PlanEntry:
         """Return the whole path that has `total` steps after all; its errors are the edges' upper bounds."""
         step, gap = self._state(computed)

@@ -89,7 +89,7 @@ def test_where_the_plans_paths_lead_on_it_is_what_the_whole_graph_gives(seed):
 @pytest.mark.parametrize("seed", range(8))
 def test_predicted_errors_are_upper_bounds_and_never_beyond_the_floors(seed):
     plan, weights = history_plan(np.random.default_rng(seed))
-    ways = Continuations(plan, looks_back=1)
+    ways, known = Continuations(plan, looks_back=1), bounds(plan)
     for floor in plan.entries:
         limit = plan.entries[floor].predicted_error
         for each in plan.entries.values():
@@ -100,6 +100,8 @@ def test_predicted_errors_are_upper_bounds_and_never_beyond_the_floors(seed):
                     path = ways.path(each.steps[:length], total)
                     assert floor <= path.budget == total
                     assert max(errors(weights, path.steps)) <= path.predicted_error <= limit
+                    ahead = [known[edge] for edge in edges(path.steps) if edge[1] >= each.steps[length - 1]]
+                    assert ways.worst_ahead(each.steps[:length], total) == max(ahead, default=0.0)
 
 
 def test_skipped_steps_are_filled_in_as_the_edges_path_says():

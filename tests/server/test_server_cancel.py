@@ -57,10 +57,16 @@ def test_clients_timeout_frees_the_engine(grpc):
     assert is_free(grpc)
 
 
-@pytest.mark.parametrize("limit", [{"deadline_ms": 300}, {"timeout": 300_000}], ids=["deadline_ms", "timeout"])
-def test_deadline_ends_the_request(caller, limit):
+def test_deadline_that_cannot_be_met_is_refused_at_once(caller):
+    error = caller.refusal(model=MODEL, **LONG, deadline_ms=300)
+    assert error.status() == UNAVAILABLE[caller.protocol]
+    assert "deadline_ms is 300" in error.message()
+    assert "the earliest that budget 'full' can meet is" in error.message()
+
+
+def test_tritons_timeout_ends_the_request(caller):
     started = time.monotonic()
-    error = caller.refusal(model=MODEL, **LONG, **limit)
+    error = caller.refusal(model=MODEL, **LONG, timeout=300_000)
     assert error.status() == UNAVAILABLE[caller.protocol]
     assert "not ready within its time limit of 0.3 s" in error.message()
     assert time.monotonic() - started < 20

@@ -52,6 +52,12 @@ def test_budget_decides_the_computed_steps(caller, budget, steps):
     assert caller.info(prompt="a", budget=budget)["computed_steps"] == list(steps)
 
 
+def test_a_range_of_an_idle_server_is_its_ceiling_and_the_client_may_say_who_it_is(caller):
+    info = caller.info(prompt="a", budget="fast..slow", client_id="me", deadline_ms=60_000)
+    assert (info["budget"], info["chosen_budget"], info["computed_steps"]) == ("fast..slow", len(SLOW), list(SLOW))
+    assert info["eta_ms"] > 0
+
+
 def test_seed_is_drawn_where_none_is_given_and_told(caller):
     first, second = (caller.infer(prompt="a", outputs=("video", "info")) for _ in range(2))
     seed = json.loads(first.as_numpy("info")[0, 0])["seed"]
