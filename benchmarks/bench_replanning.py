@@ -2,11 +2,11 @@
 
 ``python -m benchmarks.bench_replanning GRAPH.npz --budgets 10,17,25,35 --output FILE``
 
-The plan of the graph is solved. From every computed step of the budget's path but the first, the totals that `lemica_planner.continuations` can still
-reach are compared with those that the whole graph could: how many steps the smallest is missed by, how many totals
-are missing between, and, for the totals that both reach, how many times the best worst error of the whole graph the
-new path's predicted one is (1 where both are 0; what is behind counts for neither). Printed are medians and largest
-values. The last line is the same as JSON.
+The plan of the graph is solved. From every computed step of the budget's path but the first, the totals that
+`lemica_planner.continuations` can still reach are compared with those that the whole graph could: how many steps the
+smallest is missed by, how many totals are missing between, and, for the totals that both reach, how many times the best
+worst error of the whole graph the new path's predicted one is (1 where both are 0; what is behind counts for neither).
+Printed are medians and largest values. The last line is the same as JSON.
 """
 
 from __future__ import annotations
