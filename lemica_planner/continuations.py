@@ -9,24 +9,13 @@ whole graph would give wherever the plan's paths lead there, and a path of edges
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lemica_planner.history_solver import Suffixes
 from lemica_planner.plan import CachePlan
 from lemica_planner.plan_entry import PlanEntry
+from lemica_planner.sparse_suffixes import Edge, SparseSuffixes
 
 __all__ = ["Continuations"]
-
-
-class _Edge(NamedTuple):
-    gap: int  # to the computed step before `start`; 0 where that does not matter
-    start: int
-    end: int
 
 
 class Continuations:
@@ -48,7 +37,8 @@ class Continuations:
 
     Notes
     -----
-    The dynamic program runs once, when it is first asked; see `lemica_planner.history_solver.Suffixes`.
+    The dynamic program runs once, here, so that nothing waits for it later; see
+    `lemica_planner.sparse_suffixes.SparseSuffixes`.
     """
 
     def __init__(self, plan: CachePlan, *, looks_back: int) -> None:
@@ -57,10 +47,12 @@ class Continuations:
         self._plan = plan
         self._looks_back = looks_back
         self._is_measured = all(entry.errors is not None for entry in plan.entries.values())
-        self._entries: dict[_Edge, PlanEntry] = {}
+        self._entries: dict[Edge, PlanEntry] = {}
         for entry in plan.entries.values():
             for edge in self._edges(entry.steps):
                 self._entries[edge] = min(self._entries.get(edge, entry), entry, key=self._severity)
+        severities = {edge: self._severity(entry) for edge, entry in self._entries.items()}
+        self._suffixes = SparseSuffixes(severities, self._num_steps, has_gaps=looks_back == 1)
 
     def totals(self, computed: Sequence[int], *, floor: int) -> list[int]:
         """Return the numbers of computed steps, those behind included, with which the path can end, ascending.
@@ -102,26 +94,11 @@ class Continuations:
     def _num_steps(self) -> int:
         return self._plan.provenance.num_inference_steps
 
-    @cached_property
-    def _suffixes(self) -> Suffixes:
-        return Suffixes(self._weights())
-
-    def _weights(self) -> NDArray[np.float64]:
-        """Return the graph that the plan's paths span, as `Suffixes` wants it."""
-        steps = self._num_steps
-        span = max((edge.end - edge.start for edge in self._entries), default=1)
-        weights = np.full((span + 1, steps, steps), np.inf)
-        weights[:, np.arange(steps - 1), np.arange(1, steps)] = 0
-        for edge, entry in self._entries.items():
-            gaps = edge.gap if self._looks_back else slice(None)
-            weights[gaps, edge.start, edge.end] = self._severity(entry)
-        return weights
-
-    def _edges(self, steps: Sequence[int]) -> list[_Edge]:
+    def _edges(self, steps: Sequence[int]) -> list[Edge]:
         """Return the edges of a path that skip steps."""
         gaps = [0, *(end - start for start, end in pairwise(steps))]
         known = [gap if self._looks_back else 0 for gap in gaps]
-        edges = (_Edge(gap, start, end) for gap, (start, end) in zip(known, pairwise(steps), strict=False))
+        edges = (Edge(gap, start, end) for gap, (start, end) in zip(known, pairwise(steps), strict=False))
         return [edge for edge in edges if edge.end > edge.start + 1]
 
     def _state(self, computed: Sequence[int]) -> tuple[int, int]:
@@ -139,7 +116,7 @@ class Continuations:
             return self._plan.provenance.operator
         return entry.operators[entry.steps.index(start)]
 
-    def _errors(self, steps: Sequence[int], edges: Sequence[_Edge]) -> tuple[float, ...] | None:
+    def _errors(self, steps: Sequence[int], edges: Sequence[Edge]) -> tuple[float, ...] | None:
         if not self._is_measured:
             return None
         bounds = sorted((self._severity(self._entries[edge]) for edge in edges), reverse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
 
 from lemica_backend.cost_model import COMPUTE
 from lemica_backend.courses import Course, course_of
@@ -14,7 +13,7 @@ from lemica_planner.continuations import Continuations
 
 
 class Replanning:
-    """What is open to a request at a step.
+    """What is open to a request at a step; all of it is worked out at load, where nobody waits for it.
 
     Before its first step, every course of its range. Later, if it is allowed and the plan's operators look back one
     computed step at most, every way on that `lemica_planner.continuations` knows from its next computed step, or from
@@ -29,7 +28,7 @@ class Replanning:
 
     def __init__(self, plan: CachePlan | None, *, is_allowed: bool) -> None:
         self._plan = plan
-        self._is_allowed = is_allowed
+        self._continuations = _continuations(plan, is_allowed)
 
     def totals(self, planned: PlannedRequest, step: int) -> list[int]:
         """Return the numbers of computed steps that the request can end with, ascending; `step` is its next one."""
@@ -55,12 +54,12 @@ class Replanning:
         skipped = planned.num_inference_steps - step - computed
         return {COMPUTE: computed, _skipped_kind(planned): skipped}
 
-    @cached_property
-    def _continuations(self) -> Continuations | None:
-        if self._plan is None or not self._is_allowed:
-            return None
-        looks_back = max(OPERATORS[name].order for name in self._plan.operators)
-        return Continuations(self._plan, looks_back=looks_back) if looks_back <= 1 else None
+
+def _continuations(plan: CachePlan | None, is_allowed: bool) -> Continuations | None:
+    if plan is None or not is_allowed:
+        return None
+    looks_back = max(OPERATORS[name].order for name in plan.operators)
+    return Continuations(plan, looks_back=looks_back) if looks_back <= 1 else None
 
 
 def _settled(planned: PlannedRequest, step: int) -> tuple[int, ...]:

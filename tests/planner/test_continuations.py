@@ -1,4 +1,5 @@
 from itertools import combinations, pairwise
+from time import process_time
 
 import numpy as np
 import pytest
@@ -149,3 +150,16 @@ def test_operators_that_look_back_further_are_refused():
     plan = CachePlan.from_steps(Provenance(num_inference_steps=4), {2: (0, 3)})
     with pytest.raises(ValueError, match="0 and 1"):
         Continuations(plan, looks_back=2)
+
+
+def test_a_hundred_steps_with_edges_over_all_of_them_take_a_moment():
+    """The table of all pairs took more than a minute here, and the engine stood still for it."""
+    steps = 100
+    paths = {
+        budget: tuple(round(at * (steps - 1) / (budget - 1)) for at in range(budget)) for budget in range(2, steps)
+    }
+    plan = CachePlan.from_steps(Provenance(num_inference_steps=steps), paths)
+    started = process_time()
+    ways = Continuations(plan, looks_back=1)
+    assert ways.totals((0,), floor=2) == list(range(2, steps + 1))
+    assert process_time() - started < 10
