@@ -10,16 +10,17 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 import torch
 
 from lemica_backend.admission import Admission
+from lemica_backend.caller import Caller, Submission, never
 from lemica_backend.config import ModelConfig
 from lemica_backend.courses import FULL, courses_of
-from lemica_backend.errors import EngineUnavailableError, InvalidRequestError, LemicaError, ModelLoadError
+from lemica_backend.errors import EngineUnavailableError, InvalidRequestError, LemicaError, ModelLoadError, of_row
 from lemica_backend.fair_shares import FairShares
 from lemica_backend.models import VideoModel, load_model, resample
 from lemica_backend.plan_check import require_operators
@@ -27,7 +28,7 @@ from lemica_backend.planned import PlannedRequest, plan_request
 from lemica_backend.profile import Profile, measure_profile
 from lemica_backend.ranking import Ranking
 from lemica_backend.scheduler import Room, Scheduler
-from lemica_backend.session import Caller, Session, never
+from lemica_backend.session import Session
 from lemica_backend.ticking import Ticker
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
 from lemica_backend.waiting import WaitingLine
@@ -98,20 +99,49 @@ class Engine:
         EngineUnavailableError
             If the queue is full, the engine is closing, or the request's deadline cannot be met.
         """
-        planned = plan_request(request, info=self.model.info, config=self.config, plan=self.plan)
-        self._refuse_too_large(planned)
+        self.submit_all([Submission(request, Caller(on_done, is_cancelled, on_step))])
+
+    def submit_all(self, submissions: Sequence[Submission]) -> None:
+        """Queue requests that belong together: all of them, or none if one of them is refused.
+
+        Raises what `submit` raises; of several requests, the error names the one it is about.
+        """
+        arrived_s = time.perf_counter()  # waiting for others to be accepted counts
+        planned = [self._plan(row, each.request, len(submissions)) for row, each in enumerate(submissions)]
+        self._waiting.require_room(len(planned))  # a full line says so at once
         with self._accepting:
-            self._waiting.require_room()
-            session = Session(
-                planned,
-                Caller(on_done, is_cancelled, on_step),
-                number=next(self._numbers),
-                profile=self._profile,
-                timeout_s=self.config.limits.timeout_s,
-                watcher=self._watcher,
-            )
-            self._admission.accept(session, self._sessions())
-            self._waiting.put(session)
+            self._waiting.require_room(len(planned))
+            sessions: list[Session] = []
+            for row, (each, (_, caller)) in enumerate(zip(planned, submissions, strict=True)):
+                session = self._session(each, caller, arrived_s)
+                self._accept(row, session, (*self._sessions(), *sessions), len(submissions))
+                sessions.append(session)
+            self._waiting.put(sessions)
+
+    def _plan(self, row: int, request: GenerationRequest, num_rows: int) -> PlannedRequest:
+        try:
+            planned = plan_request(request, info=self.model.info, config=self.config, plan=self.plan)
+            self._refuse_too_large(planned)
+        except InvalidRequestError as error:
+            raise of_row(error, row, num_rows) from error.__cause__
+        return planned
+
+    def _session(self, planned: PlannedRequest, caller: Caller, arrived_s: float) -> Session:
+        return Session(
+            planned,
+            caller,
+            number=next(self._numbers),
+            arrived_s=arrived_s,
+            profile=self._profile,
+            timeout_s=self.config.limits.timeout_s,
+            watcher=self._watcher,
+        )
+
+    def _accept(self, row: int, session: Session, others: Sequence[Session], num_rows: int) -> None:
+        try:
+            self._admission.accept(session, others)
+        except EngineUnavailableError as error:
+            raise of_row(error, row, num_rows) from None
 
     def generate(self, request: GenerationRequest) -> GenerationResult:
         """Make one video and wait for it; raises what `submit` raises, and the request's own error."""
@@ -133,14 +163,15 @@ class Engine:
 
     def load(self) -> EngineLoad:
         """Return what the engine holds now."""
-        active, waiting = self._active, self._waiting.sessions
+        sessions = self._sessions()
+        started = [session for session in sessions if session.is_started]
         return EngineLoad(
-            waiting=len(waiting),
-            started=len(active),
-            cached_bytes=self.cached_bytes(),
-            reserved_bytes=sum(session.cache_bytes_limit for session in active),
+            waiting=len(sessions) - len(started),
+            started=len(started),
+            cached_bytes=sum(session.cached_bytes for session in started),
+            reserved_bytes=sum(session.cache_bytes_limit for session in started),
             cache_limit_bytes=self.config.limits.cache_bytes,
-            backlog_s=sum(session.standing().left_s for session in (*active, *waiting)),
+            backlog_s=sum(session.standing().left_s for session in sessions),
         )
 
     def _sessions(self) -> tuple[Session, ...]:

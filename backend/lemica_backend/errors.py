@@ -16,6 +16,15 @@ class LemicaError(Exception):
     """Base of every error that the engine raises on purpose."""
 
 
+def of_row(error: LemicaError, row: int, num_rows: int) -> LemicaError:
+    """Return the error of one row of several as one that names it, with its cause; of a lone row, as it is."""
+    if num_rows == 1:
+        return error
+    named = type(error)(f"row {row}: {error}")
+    named.__cause__ = error.__cause__
+    return named
+
+
 class InvalidRequestError(LemicaError):
     """The request can never be served; the message says what was got and what is allowed."""
 

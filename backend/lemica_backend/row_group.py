@@ -7,21 +7,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from lemica_backend.errors import LemicaError
+from lemica_backend.caller import Caller, Submission
+from lemica_backend.errors import LemicaError, of_row
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
 
 
 class Submitter(Protocol):
     """The one method of the engine that is needed here."""
 
-    def submit(
-        self,
-        request: GenerationRequest,
-        *,
-        on_done: Callable[[Outcome], None],
-        is_cancelled: Callable[[], bool] = ...,
-    ) -> None:
-        """Queue a request; see `lemica_backend.engine.Engine.submit`."""
+    def submit_all(self, submissions: Sequence[Submission]) -> None:
+        """Queue all of the requests or none; see `lemica_backend.engine.Engine.submit_all`."""
 
 
 class RowGroup:
@@ -53,13 +48,12 @@ class RowGroup:
         self._is_closed = False
 
     def submit(self, engine: Submitter, requests: Sequence[GenerationRequest]) -> None:
-        """Hand every row to the engine; when it refuses one, the rows before it are cancelled."""
-        for row, request in enumerate(requests):
-            try:
-                engine.submit(request, on_done=partial(self._take, row), is_cancelled=self._is_unwanted)
-            except LemicaError as error:
-                self._take(row, error)
-                return
+        """Hand all rows to the engine at once; if it refuses one, it takes none, and that is the reply."""
+        callers = [Caller(partial(self._take, row), self._is_unwanted) for row in range(self._size)]
+        try:
+            engine.submit_all([Submission(*each) for each in zip(requests, callers, strict=True)])
+        except LemicaError as error:
+            self._reply(error)
 
     def _take(self, row: int, outcome: Outcome) -> None:
         with self._lock:
@@ -70,13 +64,10 @@ class RowGroup:
             self._is_closed = isinstance(outcome, LemicaError) or len(self._results) == self._size
             if not self._is_closed:
                 return
-        self._reply(self._name_row(row, outcome) if isinstance(outcome, LemicaError) else self._in_order())
+        self._reply(of_row(outcome, row, self._size) if isinstance(outcome, LemicaError) else self._in_order())
 
     def _in_order(self) -> list[GenerationResult]:
         return [self._results[row] for row in range(self._size)]
-
-    def _name_row(self, row: int, error: LemicaError) -> LemicaError:
-        return error if self._size == 1 else type(error)(f"row {row}: {error}")
 
     def _is_unwanted(self) -> bool:
         with self._lock:  # the reply must not go out between the two questions

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import torch
 
+from lemica_backend.caller import Caller
 from lemica_backend.cost_model import DECODE, ENCODE_TEXT, Work
 from lemica_backend.courses import Course
 from lemica_backend.denoise import denoise
@@ -25,29 +25,6 @@ from lemica_backend.watch import Answered, NoWatcher, Progress, Watcher
 _log = logging.getLogger(__name__)
 
 
-def never() -> bool:
-    """Return False: a caller that does not cancel."""
-    return False
-
-
-class Caller(NamedTuple):
-    """How a request reaches the one who sent it; called from the engine's thread.
-
-    Attributes
-    ----------
-    on_done : callable
-        Gets the outcome, once.
-    is_cancelled : callable
-        Whether the client has gone away.
-    on_step : callable or None
-        Gets the progress after every step.
-    """
-
-    on_done: Callable[[Outcome], None]
-    is_cancelled: Callable[[], bool] = never
-    on_step: Callable[[Progress], None] | None = None
-
-
 class Session:
     """Owns a request's job and the duty to answer it once.
 
@@ -58,7 +35,9 @@ class Session:
     planned : PlannedRequest
     caller : Caller
     number : int
-        Its own, ascending with arrival.
+        Its own, ascending in the order of acceptance.
+    arrived_s : float
+        On the engine's clock; every limit counts from here.
     profile : Profile
     timeout_s : float
         Seconds after which the request is given up, however far it is.
@@ -71,6 +50,7 @@ class Session:
         caller: Caller,
         *,
         number: int,
+        arrived_s: float,
         profile: Profile,
         timeout_s: float,
         watcher: Watcher | None = None,
@@ -82,13 +62,14 @@ class Session:
         self.eta_s: float | None = None  # when it will be finished, as predicted when it was accepted
         self.replanned: list[tuple[int, int]] = []  # the next step, and the number of computed steps from then on
         self.timings_ms: dict[str, float] = {}
-        self.arrived_s = time.perf_counter()
+        self.arrived_s = arrived_s
         self.is_answered = False
         self._chosen = len(planned.computed)
         self._profile = profile
         self._watcher = watcher or NoWatcher()
         limits_ms = [limit for limit in (planned.deadline_ms, planned.timeout_ms) if limit]
-        self._limit_s = min([timeout_s, *(limit / 1e3 for limit in limits_ms)])
+        # from arrival; a deadline beyond it could be met by nobody
+        self.limit_s = min([timeout_s, *(limit / 1e3 for limit in limits_ms)])
         self._stepped_ms = 0.0
         self._job: Job | None = None
 
@@ -131,15 +112,14 @@ class Session:
         """Return how it stands, or how it would with other steps left."""
         planned, step = self.planned, self.step
         left = planned.steps_left[step] if steps_left is None else steps_left
-        deadline_ms = planned.deadline_ms
         text_s = 0.0 if self.is_started else self._profile.cost.seconds(Work(ENCODE_TEXT, 1))
         return Standing(
             number=self.number,
             priority=planned.priority,
             client=planned.client,
             arrived_s=self.arrived_s,
-            limit_s=self.arrived_s + self._limit_s,
-            deadline_s=None if deadline_ms is None else self.arrived_s + deadline_ms / 1e3,
+            limit_s=self.arrived_s + self.limit_s,
+            deadline_s=None if planned.deadline_ms is None else self.arrived_s + self.limit_s,
             left_s=text_s + self._profile.cost.left_s(left, self.rows),
             work=self.work,
             ticks_to_compute=planned.ticks_to_compute[step],
@@ -175,8 +155,8 @@ class Session:
         """Answer a cancelled or overdue request; True if it was one."""
         if self._is_gone():
             self.fail(RequestCancelledError("cancelled by the client"))
-        elif self._since_arrival_ms() > self._limit_s * 1e3:
-            self.fail(DeadlineExceededError(f"not ready within its time limit of {self._limit_s:g} s"))
+        elif self._since_arrival_ms() > self.limit_s * 1e3:
+            self.fail(DeadlineExceededError(f"not ready within its time limit of {self.limit_s:g} s"))
         else:
             return False
         return True
@@ -251,7 +231,9 @@ class Session:
         return False
 
     def _answer(self, outcome: Outcome) -> None:
-        """Free what the request held, then answer."""
+        """Free what the request held, then answer, unless it is answered already."""
+        if self.is_answered:
+            return
         if self._job:
             self._job.cache.clear()
         self._job = None

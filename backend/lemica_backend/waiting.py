@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 
-from lemica_backend.errors import EngineUnavailableError
+from lemica_backend.errors import EngineUnavailableError, InvalidRequestError
 from lemica_backend.session import Session
 
 
@@ -22,18 +23,32 @@ class WaitingLine:
         """Everyone who waits now."""
         return self._sessions
 
-    def require_room(self) -> None:
-        """Raise `EngineUnavailableError` if the line is full or closed."""
+    def require_room(self, count: int) -> None:
+        """Refuse so many requests at once if there is no room for all of them.
+
+        Raises
+        ------
+        InvalidRequestError
+            If there are more of them than may ever wait.
+        EngineUnavailableError
+            If the line is too full now, or closed.
+        """
         if self.is_closed:
             raise EngineUnavailableError("the server is shutting this model down; send the request again")
-        if len(self._sessions) >= self._limit:
-            raise EngineUnavailableError(f"{self._limit} requests are waiting, the limit; try again later")
+        if count > self._limit:
+            raise InvalidRequestError(f"{count} rows are more than may wait here, {self._limit}: send fewer at once")
+        waiting = len(self._sessions)
+        if waiting + count > self._limit:
+            needed = f"; {count} more are too many" if count > 1 else ""
+            raise EngineUnavailableError(
+                f"{waiting} requests are waiting, the limit is {self._limit}{needed}: try again later"
+            )
 
-    def put(self, session: Session) -> None:
-        """Add a request; raises what `require_room` raises."""
+    def put(self, sessions: Sequence[Session]) -> None:
+        """Add requests, all or none; raises what `require_room` raises."""
         with self._changed:
-            self.require_room()
-            self._sessions = (*self._sessions, session)
+            self.require_room(len(sessions))
+            self._sessions = (*self._sessions, *sessions)
             self._changed.notify()
 
     def wait_for_any(self) -> None:
