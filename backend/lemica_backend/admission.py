@@ -68,10 +68,10 @@ class Admission:
         else:
             found = budgeting.within_deadlines(options, crowd)
             if found is None:
-                crowd = [self._options(other)[0].standing for other in others]
+                crowd = [self._at_floor(other) for other in others]
                 found = budgeting.within_deadlines(options, crowd)
             if found is None:
-                raise _too_late(session, budgeting.earliest(options[0].standing, crowd))
+                raise _too_late(session, _earliest(budgeting, options, crowd))
             total = found
         self._choose(session, total)
         session.eta_s = self._foresee([*crowd, session.standing()], now)[session.number]
@@ -113,6 +113,12 @@ class Admission:
             for total in self._replanning.totals(planned, step)
         ]
 
+    def _at_floor(self, session: Session) -> Standing:
+        """Return how a request would stand with as few steps as its range still allows."""
+        planned, step = session.planned, session.step
+        least = self._replanning.totals(planned, step)[0] if planned.is_range else len(planned.computed)
+        return session.standing(self._replanning.steps_left(planned, step, least))
+
     def _range(self, session: Session) -> Range:
         courses, profile = session.planned.courses, self._profile
         ceiling = session.planned.on(courses[-1])
@@ -134,9 +140,22 @@ class Admission:
         return self._profile.cost.slowdowns(self._profile.guided_rows, self._config.limits.max_active)
 
 
-def _too_late(session: Session, earliest_s: float) -> EngineUnavailableError:
-    planned = session.planned
+def _earliest(budgeting: Budgeting, options: Sequence[Option], crowd: Sequence[Standing]) -> float | None:
+    """Return the earliest deadline of the smallest option, or else of the largest: being longer, it may come later."""
+    found = (budgeting.earliest(option.standing, crowd) for option in (options[0], options[-1]))
+    return next((earliest_s for earliest_s in found if earliest_s is not None), None)
+
+
+def _too_late(session: Session, earliest_s: float | None) -> EngineUnavailableError:
+    budget, deadline_ms, limit_ms = session.planned.budget, session.planned.deadline_ms, session.limit_s * 1e3
+    if earliest_s is None:
+        return EngineUnavailableError(
+            f"deadline_ms is {deadline_ms}, but no deadline of budget {budget!r} can be promised now without breaking "
+            "one that is promised already: leave it out, or try again later"
+        )
+    earliest_ms = math.ceil(earliest_s * 1e3)
+    beyond = f", and {limit_ms:.0f} is the request's time limit" if limit_ms < (deadline_ms or 0) else ""
     return EngineUnavailableError(
-        f"deadline_ms is {planned.deadline_ms}, but with what runs and waits now, the earliest that budget "
-        f"{planned.budget!r} can meet is {math.ceil(earliest_s * 1e3)}: allow that, ask for less, or try again later"
+        f"deadline_ms is {deadline_ms}, but with what runs and waits now, the earliest that budget {budget!r} can meet "
+        f"is {earliest_ms}{beyond}: allow that, ask for less, or try again later"
     )

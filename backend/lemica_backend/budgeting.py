@@ -57,15 +57,23 @@ class Budgeting:
         """
         return self._largest(options, others, self._margin)
 
-    def earliest(self, smallest: Standing, others: Sequence[Standing]) -> float:
-        """Return the earliest deadline, in seconds from now, that `within_deadlines` would have taken."""
+    def earliest(self, smallest: Standing, others: Sequence[Standing]) -> float | None:
+        """Return the earliest deadline, in seconds from now, that `within_deadlines` would have taken.
+
+        None if it takes none, however late: the order would put the request before one whose deadline breaks by it.
+        """
         late = self._late_anyway(others, self._margin)
+
+        def is_kept(after_s: float) -> bool:
+            return self._is_kept(smallest._replace(deadline_s=self._now + after_s), others, late, self._margin)
+
         low, high = 0.0, max(self._foresee([*others, smallest._replace(deadline_s=None)]).values()) - self._now
-        high *= 1 + self._margin
+        high *= 1 + 2 * self._margin  # more than enough, also where rounding decides
+        if not is_kept(high):
+            return None
         for _ in range(_HALVINGS):
             middle = (low + high) / 2
-            is_kept = self._is_kept(smallest._replace(deadline_s=self._now + middle), others, late, self._margin)
-            low, high = (low, middle) if is_kept else (middle, high)
+            low, high = (low, middle) if is_kept(middle) else (middle, high)
         return high
 
     def under_load(self, allowed: Range, standing: Standing, others: Sequence[Standing]) -> float:
@@ -85,7 +93,7 @@ class Budgeting:
         the margin is left, and not by a single step, so that it does not go up and down.
         """
         kept = self._largest(options, others, self._margin) or options[0].total
-        wish = kept if options[0].standing.deadline_s else min(kept, self.up_to(options, allowed, others))
+        wish = kept if options[0].standing.deadline_s is not None else min(kept, self.up_to(options, allowed, others))
         if wish < current:
             return wish if kept < current or current - wish >= _LEAST_CHANGE else current
         if wish - current < _LEAST_CHANGE:

@@ -23,7 +23,8 @@ from lemica_backend.types import GenerationRequest, GenerationResult
 from lemica_backend.video_file import check_size, encode_video
 
 MAX_SEED = 2**63 - 1
-_MAX_NAME_BYTES = 64  # of budget and file_format
+_MAX_NAME_BYTES = 64  # of file_format, and of each end of budget
+_MAX_BUDGET_BYTES = 2 * _MAX_NAME_BYTES + len("..")
 _MAX_CLIENT_ID_BYTES = 256
 _TRITON_PARAMETERS = frozenset({"id"})  # the generate endpoint passes the request's id on as a parameter
 _SPECS = {spec.name: spec for spec in INPUTS}
@@ -135,7 +136,7 @@ class _Row:
             height=positive("height"),
             width=positive("width"),
             num_frames=positive("num_frames"),
-            budget=self._text("budget", _MAX_NAME_BYTES),
+            budget=self._text("budget", _MAX_BUDGET_BYTES),
             deadline_ms=positive("deadline_ms"),
             timeout_ms=math.ceil(timeout_us / 1000) or None,
             priority=self._integer("priority") or 0,

@@ -130,7 +130,7 @@ class Scheduling(_Section):
     replan : bool
         Whether a started request whose budget is a range may get another number of computed steps.
     warm_up_s : float
-        Seconds for measuring forwards at load; 0 for none. The forward that is running then still ends.
+        Seconds for measuring forwards at load; 0 for none. One request is measured to its decoding in any case.
     """
 
     policy: Literal["srpt", "fcfs", "edf"] = "srpt"

@@ -10,27 +10,30 @@ from lemica_backend.ranking import Shares
 class FairShares:
     """Virtual time of clients. One thread changes it, any thread may ask for `shares`.
 
-    A client's clock runs while it is served. One that comes, or comes back, begins where the last of those present
-    stands: having been away earns nothing. One that leaves ahead of them keeps its lead until they have caught up, so
-    that leaving and coming back earns nothing either.
+    A client's clock runs while it is served, and the common one as each client's would if all had equal shares
+    (weighted fair queueing: Parekh and Gallager, 1993, section III). One that comes, or comes back, begins at the
+    common clock, or where it left if that is later: being away earns nothing, and nor does leaving. The common clock
+    never stops, so that clients that always come new do not keep one that is ahead waiting for ever.
     """
 
     def __init__(self) -> None:
         self._clocks: dict[str, float] = {}
         self._present: frozenset[str] = frozenset()
+        self._common = 0.0
 
     def update(self, clients: Collection[str]) -> None:
         """Take note of which clients have requests."""
-        staying = [self._clocks[client] for client in self._present.intersection(clients)]
-        floor = min(staying) if staying else min((self._clocks.get(client, 0.0) for client in clients), default=0.0)
-        present = {client: max(floor, self._clocks.get(client, floor)) for client in clients}
-        ahead = {client: clock for client, clock in self._clocks.items() if client not in present and clock > floor}
-        self._clocks = ahead | present if staying else present
+        if not self._present.intersection(clients):
+            self._clocks, self._common = {}, 0.0
+        came = {client: max(self._common, self._clocks.get(client, 0.0)) for client in set(clients) - self._present}
+        ahead = {client: clock for client, clock in self._clocks.items() if client in clients or clock > self._common}
+        self._clocks = ahead | came
         self._present = frozenset(clients)
 
     def charge(self, client: str, seconds: float) -> None:
         """Count time that a present client was served."""
         self._clocks = self._clocks | {client: self._clocks.get(client, 0.0) + seconds}
+        self._common += seconds / max(1, len(self._present))
 
     def shares(self, lead_s: float) -> Shares:
         """Return where the present clients stand."""

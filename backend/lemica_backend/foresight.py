@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from lemica_backend.cost_model import is_gain
-from lemica_backend.ranking import Ranking, Shares
+from lemica_backend.ranking import Ranking, Shares, in_order
 from lemica_backend.standing import Standing
 
 _TOO_SMALL_S = 1e-9
@@ -30,7 +30,9 @@ def foresee(
     -----
     O(N log N) for one client, one more factor N for several.
     """
-    waiting = ranking.order(standings, shares, now)
+    line = list(standings)
+    ranks, ahead = ranking.ranks(line, now), shares.ahead()
+    waiting = in_order(line, ranks, ahead)
     is_shared = len({standing.client for standing in waiting}) > 1
     finished: dict[int, float] = {}
     at = now
@@ -43,12 +45,19 @@ def foresee(
         moved = [standing._replace(left_s=standing.left_s - share_s) for standing in group]
         finished |= {standing.number: at for standing in moved if standing.left_s <= _TOO_SMALL_S}
         waiting = [standing for standing in moved if standing.left_s > _TOO_SMALL_S] + rest
-        if is_shared and waiting:
-            present = {standing.client for standing in waiting}
-            for standing in group:
-                shares = shares.after(standing.client, took / len(group), present)
-            waiting = ranking.order(waiting, shares, now)
+        if is_shared:
+            shares = shares.after(_spent(group, took), {standing.client for standing in waiting})
+            if (ahead_now := shares.ahead()) != ahead:
+                waiting, ahead = in_order(waiting, ranks, ahead_now), ahead_now
     return finished
+
+
+def _spent(group: Sequence[Standing], seconds: float) -> Mapping[str, float]:
+    """Return the time of a tick of a group, in equal parts, by client."""
+    spent: dict[str, float] = {}
+    for standing in group:
+        spent[standing.client] = spent.get(standing.client, 0.0) + seconds / len(group)
+    return spent
 
 
 def _group_size(slowdowns: Sequence[float], waiting: int) -> int:

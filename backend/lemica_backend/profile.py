@@ -64,7 +64,8 @@ def measure_profile(model: VideoModel, config: ModelConfig, plan: CachePlan | No
     """Run a few real steps: of 1, 2 and 4 requests in a tick, computed and skipped, one text and one decoding.
 
     All of it is repeated until ``scheduling.warm_up_s`` have passed, and the smallest times count: what disturbs only
-    adds. At 0, only what ``limits.cache_bytes`` needs to know is run. A step that fails ends it: what the model cannot
+    adds. One request is measured to its decoding, however long that takes: promises made without it would be broken.
+    At 0, only what ``limits.cache_bytes`` needs to know is run. A step that fails ends it: what the model cannot
     do is found out, and said, when a request asks for it.
 
     Raises
@@ -89,9 +90,10 @@ def measure_profile(model: VideoModel, config: ModelConfig, plan: CachePlan | No
 def _learn(cost: CostModel, measured: Iterator[tuple[Work, int, float]], limit_s: float) -> None:
     give_up_at = time.perf_counter() + limit_s
     smallest: dict[tuple[Work, int], float] = {}
-    while time.perf_counter() < give_up_at and (each := next(measured, None)):
-        work, count, seconds = each
+    for work, count, seconds in measured if limit_s else ():
         smallest[work, count] = min(seconds, smallest.get((work, count), seconds))
+        if time.perf_counter() >= give_up_at and (Work(DECODE, 1), 1) in smallest:
+            break
     for (work, count), seconds in smallest.items():
         cost.observe([work] * count, seconds)
 

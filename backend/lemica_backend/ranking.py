@@ -8,7 +8,6 @@ from typing import Literal, NamedTuple
 from lemica_backend.standing import Standing
 
 Policy = Literal["srpt", "fcfs", "edf"]
-_Rank = tuple[int, int, bool, float, int]
 _IN_DANGER, _AS_USUAL, _HOPELESS = range(3)
 
 
@@ -51,15 +50,40 @@ class Shares(NamedTuple):
     served_s: Mapping[str, float]
     lead_s: float
 
-    def is_ahead(self, client: str) -> bool:
-        """Whether a client was served too much to go on while others wait."""
-        return self.served_s.get(client, 0.0) > self.lead_s
+    def ahead(self) -> frozenset[str]:
+        """Return the clients that were served too much to go on while others wait."""
+        return frozenset(client for client, served_s in self.served_s.items() if served_s > self.lead_s)
 
-    def after(self, client: str, seconds: float, present: Collection[str]) -> Shares:
-        """Return the shares once `client` was served for `seconds`, among those that still have requests."""
-        served = {each: self.served_s.get(each, 0.0) + seconds * (each == client) for each in present}
+    def after(self, spent_s: Mapping[str, float], present: Collection[str]) -> Shares:
+        """Return the shares once clients were served so long, among those that still have requests."""
+        served = {client: self.served_s.get(client, 0.0) + spent_s.get(client, 0.0) for client in present}
         least = min(served.values(), default=0.0)
-        return self._replace(served_s={each: seconds - least for each, seconds in served.items()})
+        return self._replace(served_s={client: seconds - least for client, seconds in served.items()})
+
+
+class Rank(NamedTuple):
+    """Where a request stands at one moment, but for its client's share.
+
+    Attributes
+    ----------
+    tier : tuple of int
+        By priority and promise; decides before the shares do.
+    place : tuple of (float, int)
+        By policy and arrival; decides after them.
+    """
+
+    tier: tuple[int, int]
+    place: tuple[float, int]
+
+
+def in_order(standings: Iterable[Standing], ranks: Mapping[int, Rank], ahead: Collection[str]) -> list[Standing]:
+    """Return the requests by their ranks, clients that are ahead behind the others of their tier."""
+
+    def key(standing: Standing) -> tuple[tuple[int, int], bool, tuple[float, int]]:
+        rank = ranks[standing.number]
+        return rank.tier, standing.client in ahead, rank.place
+
+    return sorted(standings, key=key)
 
 
 class Ranking(NamedTuple):
@@ -82,16 +106,16 @@ class Ranking(NamedTuple):
 
     def order(self, standings: Iterable[Standing], shares: Shares, now: float) -> list[Standing]:
         """Return the requests, the one that should go first in front."""
-        return sorted(standings, key=lambda standing: self._rank(standing, shares, now))
+        standings = list(standings)
+        return in_order(standings, self.ranks(standings, now), shares.ahead())
 
-    def _rank(self, standing: Standing, shares: Shares, now: float) -> _Rank:
-        return (
-            -standing.priority,
-            self._danger(standing, now),
-            shares.is_ahead(standing.client),
-            _POLICIES[self.policy](standing, self.ageing),
-            standing.number,
-        )
+    def ranks(self, standings: Iterable[Standing], now: float) -> dict[int, Rank]:
+        """Return each request's rank, by its number."""
+        return {standing.number: self._rank(standing, now) for standing in standings}
+
+    def _rank(self, standing: Standing, now: float) -> Rank:
+        tier = (-standing.priority, self._danger(standing, now))
+        return Rank(tier, (_POLICIES[self.policy](standing, self.ageing), standing.number))
 
     def _danger(self, standing: Standing, now: float) -> int:
         if standing.deadline_s is None:

@@ -79,37 +79,38 @@ class Scheduler:
         for each in ready[1:]:
             works = [one.work for one in chosen]
             is_worth = self._cost.is_worth_sharing(works, each.work, gaining=behind[each.number])
-            if is_worth and self._is_kept(chosen, [*works, each.work], now):
-                chosen.append(each)
+            if is_worth:
+                longer_s = self._cost.tick_s([*works, each.work]) - min(map(self._cost.seconds, works))
+                if self._is_kept(chosen, longer_s, now):
+                    chosen.append(each)
         return chosen
 
-    def _is_kept(self, chosen: Sequence[Standing], works: Sequence[Work], now: float) -> bool:
-        """Whether nobody's promise is broken by a tick with all of `works` in place of one alone."""
-        tick_s = self._cost.tick_s(works)
+    def _is_kept(self, delayed: Sequence[Standing], delay_s: float, now: float) -> bool:
+        """Whether a delay breaks no promise that could be kept without it."""
         return not any(
-            one.deadline_s is not None
-            and now + one.left_s <= one.deadline_s < now + one.left_s + tick_s - self._cost.seconds(one.work)
-            for one in chosen
+            one.deadline_s is not None and now + one.left_s <= one.deadline_s < now + one.left_s + delay_s
+            for one in delayed
         )
 
     def _catching_up(self, ready: Sequence[Standing], behind: Mapping[int, int], now: float) -> list[Standing]:
         """Return who should take a skipped step while the leader waits before its computed one; empty if it goes on.
 
-        It waits if all of them reach a computed step in the ticks that it may still wait, without a promise of the
-        leader's in danger, and if what their skipped steps take is less than what the shared forward then saves.
+        It waits if all of them reach a computed step in the ticks that it may still wait, if what their skipped steps
+        take is less than what the shared forward then saves, and if that breaks no promise of the leader or of another
+        one that could compute now.
         """
         leader, limit = ready[0], self._align_ticks - self._waited.get(ready[0].number, 0)
         late = [each for each in ready[1:] if each.work.kind != COMPUTE and each.ticks_to_compute <= limit]
         if leader.work.kind != COMPUTE or not late:
             return []
-        aboard = [each.work for each in ready if each.work.kind == COMPUTE]
+        computing = [each for each in ready if each.work.kind == COMPUTE]
+        aboard = [each.work for each in computing]
         worth = [
             each for each in late if self._cost.is_worth_sharing(aboard, _computed(each), gaining=behind[each.number])
         ]
         delay_s = sum(each.ticks_to_compute * self._cost.seconds(each.work) for each in worth)
         saved_s = self._cost.saved_s(aboard, [_computed(each) for each in worth])
-        is_kept = leader.deadline_s is None or now + delay_s + leader.left_s <= leader.deadline_s
-        return worth if delay_s < saved_s and is_kept else []
+        return worth if delay_s < saved_s and self._is_kept(computing, delay_s, now) else []
 
 
 def _computed(standing: Standing) -> Work:

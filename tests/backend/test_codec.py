@@ -66,6 +66,11 @@ def test_every_field_arrives():
     assert all(type(value) in (str, int, float) for value in vars(batch.requests[0]).values())
 
 
+def test_a_range_of_two_long_names_fits():
+    budget = f"{'f' * 64}..{'s' * 64}"
+    assert decode(tensors(prompt="a", budget=budget)).requests[0].budget == budget
+
+
 def test_rows_are_requests():
     batch = decode(tensors(prompt=["a", "b"], seed=[1, 2], file_format=["gif", "webp"]))
     assert [(request.prompt, request.seed) for request in batch.requests] == [("a", 1), ("b", 2)]
@@ -98,7 +103,7 @@ MALFORMED = [
     ({"prompt": "a", "width": 0}, "width is 0"),
     ({"prompt": "a", "num_frames": 0}, "num_frames is 0"),
     ({"prompt": "a", "deadline_ms": 0}, "deadline_ms is 0; at least 1"),
-    ({"prompt": "a", "budget": "x" * 65}, "budget has 65 bytes; at most 64"),
+    ({"prompt": "a", "budget": "x" * 131}, "budget has 131 bytes; at most 130"),
     ({"prompt": "a", "client_id": "x" * 257}, "client_id has 257 bytes; at most 256"),
     ({"prompt": "a", "budget": b"\x80"}, "budget is not valid UTF-8"),
     ({"prompt": "a", "file_format": "avi"}, "file_format is 'avi'; allowed are mp4, gif, webp"),

@@ -9,17 +9,17 @@ from lemica_backend.types import GenerationRequest, GenerationResult
 
 
 class HeldEngine:
-    """Takes requests and keeps them until the test decides; refuses what it is told to."""
+    """Takes requests and keeps them until the test decides, or refuses all."""
 
-    def __init__(self, refused=()):
-        self.refused = dict(refused)
+    def __init__(self, refusal=None):
+        self.refusal = refusal
         self.on_done, self.is_cancelled = [], []
 
-    def submit(self, request, *, on_done, is_cancelled):
-        if request.prompt in self.refused:
-            raise self.refused[request.prompt]
-        self.on_done.append(on_done)
-        self.is_cancelled.append(is_cancelled)
+    def submit_all(self, submissions):
+        if self.refusal:
+            raise self.refusal
+        self.on_done = [each.caller.on_done for each in submissions]
+        self.is_cancelled = [each.caller.is_cancelled for each in submissions]
 
 
 def result(value):
@@ -63,16 +63,18 @@ def test_error_of_a_lone_row_stays_as_it_is(replies):
     assert replies == [error]
 
 
-def test_refused_row_cancels_those_before_it_and_spares_the_engine_the_rest(replies):
-    engine = HeldEngine(refused={"b": InvalidRequestError("bad")})
-    submit(engine, "abc", replies)
-    assert [(type(error), str(error)) for error in replies] == [(InvalidRequestError, "row 1: bad")]
-    assert [cancelled() for cancelled in engine.is_cancelled] == [True]
+@pytest.mark.parametrize("refusal", [InvalidRequestError("row 1: bad"), EngineUnavailableError("full")])
+def test_what_the_engine_refuses_is_the_reply_as_it_is(replies, refusal):
+    submit(HeldEngine(refusal), "abc", replies)
+    assert replies == [refusal]
 
 
-def test_full_queue_is_passed_on(replies):
-    submit(HeldEngine(refused={"a": EngineUnavailableError("full")}), "a", replies)
-    assert isinstance(replies[0], EngineUnavailableError)
+def test_a_named_row_keeps_the_cause_for_the_log(replies):
+    engine, fault, cause = HeldEngine(), GenerationError("failed"), RuntimeError("why")
+    fault.__cause__ = cause
+    submit(engine, "ab", replies)
+    engine.on_done[1](fault)
+    assert replies[0].__cause__ is cause
 
 
 def test_the_client_is_asked_until_the_reply_and_never_after(replies):

@@ -70,6 +70,16 @@ def test_the_earliest_deadline_is_one_that_would_have_been_taken(policy, queue):
     assert decide(options(**how, deadline_s=earliest * 0.98)) is None
 
 
+@pytest.mark.parametrize(("policy", "mine"), [("srpt", {}), ("edf", {"priority": 1})])
+def test_there_is_no_earliest_deadline_where_the_order_breaks_anothers_promise_by_any(policy, mine):
+    others = [standing(0, 20.0, deadline_s=23.0)]
+    smallest = options(**mine)[0].standing
+    assert budgeting(policy).earliest(smallest, others) is None
+    for deadline_s in (30.0, 1e3, 1e5):
+        decided = budgeting(policy).within_deadlines(options(**mine, deadline_s=deadline_s)[:1], others)
+        assert decided is None
+
+
 def test_the_earliest_deadline_keeps_others_promises_where_the_order_allows():
     others = [standing(0, 20.0, deadline_s=23.0)]
     earliest = budgeting("edf").earliest(options()[0].standing, others)

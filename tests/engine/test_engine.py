@@ -172,7 +172,7 @@ def test_a_full_line_refuses_and_priority_overtakes(gate, model, plan):
             request(priority=priority),
             on_done=lambda outcome, name=name: (order.append(name), answers[name](outcome)),
         )
-    with pytest.raises(EngineUnavailableError, match="2 requests are waiting"):
+    with pytest.raises(EngineUnavailableError, match="2 requests are waiting, the limit is 2: try again later"):
         engine.submit(request(), on_done=print)
     gate.opened.set()
     for answer in answers.values():

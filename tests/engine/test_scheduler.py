@@ -104,15 +104,29 @@ def test_coming_and_going_earns_no_credit():
     shares.charge("a", 10.0)
     shares.update({"b"})  # a leaves ahead
     shares.update({"a", "b", "new"})
-    assert shares.shares(1.0).served_s == {"a": 10.0, "b": 0.0, "new": 0.0}
-    shares.charge("b", 12.0)
-    shares.update({"a", "new", "b"})
+    assert shares.shares(1.0).served_s == {"a": 10.0, "b": 0.0, "new": 5.0}  # 5 each would have been fair
     shares.charge("new", 30.0)
+    shares.update({"new", "b"})  # a leaves behind new
     shares.update({"a", "new", "b"})
-    shares.update({"new", "b"})  # a leaves behind the others
-    shares.update({"a", "new", "b"})
-    assert shares.shares(1.0).served_s["a"] == 0.0
-    assert shares.shares(1.0).is_ahead("new")
+    assert shares.shares(1.0).served_s == {"a": 15.0, "b": 0.0, "new": 35.0}  # it was away, and gets nothing for it
+    assert shares.shares(1.0).ahead() == {"a", "new"}
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "srpt", "edf"])
+def test_clients_that_always_come_new_starve_nobody(policy):
+    """Each sends one request and goes, faster than they are served, so one of them has always had nothing yet."""
+    requests = [Request(0, "CC", client="first"), Request(1, "CCCC", client="first")]
+    requests += [Request(at + 2, "C", arrives_s=at * 0.9, client=f"new {at}") for at in range(120)]
+    finished = Clockwork(policy, ageing=1.0).run(requests)
+    assert finished[1] < 60
+
+
+def test_clients_that_have_gone_are_forgotten():
+    shares = FairShares()
+    for number in range(1000):
+        shares.update({"long", f"new {number}"})
+        shares.charge(f"new {number}", 1.0)
+    assert len(shares._clocks) < 10
 
 
 def test_shares_start_anew_when_everybody_has_gone():
@@ -166,6 +180,16 @@ def test_nobody_waits_for_longer_than_allowed_or_for_nothing(align_ticks, comput
     second.done, second.is_started = 1, True
     clockwork.run([first, second])
     assert 0 in clockwork.ticks[0]
+
+
+def test_waiting_for_others_breaks_no_promise_of_one_that_computes_beside_the_leader():
+    clockwork = Clockwork("fcfs", cost=known_cost(FLAT), align_ticks=3)
+    first, late = two_out_of_phase()
+    first.done, first.is_started = 4, True
+    late.number, late.done, late.is_started = 2, 1, True
+    second = Request(1, first.steps, done=4, is_started=True, deadline_s=2.35)
+    clockwork.run([first, second, late])
+    assert 1 in clockwork.ticks[0]
 
 
 def test_waiting_for_others_breaks_no_promise():

@@ -2,19 +2,22 @@
 
 import dataclasses
 import threading
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from lemica_backend.caller import Caller, Submission
 from lemica_backend.config import ModelConfig
 from lemica_backend.cost_model import CostModel, Work
 from lemica_backend.denoise import denoise
 from lemica_backend.engine import Engine, load_engine
-from lemica_backend.errors import EngineUnavailableError, InvalidRequestError
+from lemica_backend.errors import DeadlineExceededError, EngineUnavailableError, InvalidRequestError
 from lemica_backend.job import start_job
 from lemica_backend.planned import plan_request
 from lemica_backend.profile import Profile, measure_profile
+from lemica_backend.session import Session
 from lemica_backend.types import GenerationRequest
 from lemica_planner import CachePlan, PlanEntry
 
@@ -307,7 +310,71 @@ def test_requests_share_a_tick_where_that_pays(make_engine, held):
     assert rows == {1}
 
 
-OPERATORS = ["residual", "residual-linear", "residual-quadratic", "output", "output-linear"]
+def test_rows_of_one_request_are_taken_all_or_none(make_engine, held):
+    engine, answers = make_engine(model=held, limits={"max_queue": 3}), Answers()
+    engine.submit(request(), on_done=answers.of("running"))
+    assert held.reached.wait(60)
+    engine.submit_all(rows_of(2, answers, "first"))
+    with pytest.raises(EngineUnavailableError, match="2 requests are waiting, the limit is 3; 2 more are too many"):
+        engine.submit_all(rows_of(2, answers, "second"))
+    with pytest.raises(InvalidRequestError, match="4 rows are more than may wait here, 3"):
+        engine.submit_all(rows_of(4, answers, "third"))
+    assert engine.load().waiting == 2
+    held.released.set()
+    assert sorted(answers.wait(3)) == ["first 0", "first 1", "running"]
+
+
+def test_one_row_that_is_refused_refuses_all_and_leaves_nothing(make_engine, held):
+    engine, answers = make_engine(model=held, scheduling={"policy": "fcfs"}), Answers()
+    engine.submit(request(), on_done=answers.of("running"))
+    assert held.reached.wait(60)
+    with pytest.raises(EngineUnavailableError, match=r"^row 1: deadline_ms is 15000, .* can meet is 19"):
+        engine.submit_all(rows_of(2, answers, "late", deadline_ms=15_000))  # 6 + 6 s would be in time, 6 + 12 are not
+    bad = Submission(request(budget="quick"), Caller(print))
+    with pytest.raises(InvalidRequestError, match=r"^row 2: .*'quick'"):
+        engine.submit_all([*rows_of(2, answers, "bad"), bad])
+    assert (engine.load().waiting, engine.load().started) == (0, 1)
+    held.released.set()
+    assert list(answers.wait(1)) == ["running"]
+
+
+def rows_of(count, answers, name, **options):
+    return [Submission(request(**options), Caller(answers.of(f"{name} {row}"))) for row in range(count)]
+
+
+def test_waiting_to_be_accepted_counts(make_engine):
+    engine, answers = make_engine(), Answers()
+    sending = threading.Thread(target=engine.submit, args=[request(budget="3")], kwargs={"on_done": answers.of("a")})
+    with engine._accepting:
+        sending.start()
+        time.sleep(0.3)
+    info = answers.wait(1)["a"].info
+    assert info["timings_ms"]["total"] > 300
+    assert info["timings_ms"]["queue"] > 290
+
+
+def test_a_deadline_beyond_the_time_limit_is_promised_only_within_it(make_engine):
+    engine = make_engine(limits={"timeout_s": 5.0})
+    with pytest.raises(EngineUnavailableError, match=r"can meet is 660\d, and 5000 is the request's time limit"):
+        engine.submit(request(deadline_ms=100_000), on_done=print)
+    info = engine.generate(request(budget="fast..full", deadline_ms=100_000)).info
+    assert info["chosen_budget"] == 4
+
+
+def test_an_answer_is_given_once(model, config, plan):
+    outcomes = []
+    planned = plan_request(request(), info=model.info, config=config, plan=plan)
+    profile = Profile(alone())
+    session = Session(planned, Caller(outcomes.append), number=0, arrived_s=0.0, profile=profile, timeout_s=1.0)
+    assert session.drop_if_unwanted()
+    session.fail(EngineUnavailableError("the engine stopped"))
+    assert [type(outcome) for outcome in outcomes] == [DeadlineExceededError]
+
+
+OPERATORS = [
+    *["residual", "residual-linear", "residual-quadratic", "output", "output-linear", "output-quadratic"],
+    *["noise", "noise-linear"],
+]
 
 
 @pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
@@ -330,6 +397,32 @@ def test_what_is_reserved_for_a_cache_is_exactly_what_it_comes_to_hold(model, pl
         planned = plan_request(asked, info=model.info, config=config, plan=plan)
         assert max(load.cached_bytes for load in held) == profile.cache_bytes(planned)
         assert {load.reserved_bytes for load in held} == {profile.cache_bytes(planned)}
+    engine.close()
+
+
+def test_operators_that_keep_different_states_are_counted_together(model, plan):
+    """A path of this plan keeps two residuals of each branch and one output; another one the output alone."""
+    provenance = dataclasses.replace(plan.provenance, guidance_scale=None)
+    mixed = PlanEntry((0, 1, 3, 5), operators=("output", "residual-linear", "output"))
+    entries = {4: mixed, 3: PlanEntry((0, 2, 5), operators=("output", "output"))}
+    plan = CachePlan(provenance=provenance, entries=entries, names={})
+    config = config_of(scheduling={"warm_up_s": 0}, limits={"cache_bytes": 10**9})
+    profile = measure_profile(model, config, plan)
+    residual, output = profile.value_bytes["residual"], profile.value_bytes["output"]
+    engine = Engine(model, config, plan, profile=profile)
+    for budget, guidance_scale, expected in (
+        ("4", 4.0, 4 * residual + output),
+        ("4", 1.0, 2 * residual + output),
+        ("3", 4.0, output),
+        ("3..4", 4.0, 4 * residual + output),
+        ("3..3", 4.0, output),
+    ):
+        held, answers = [], Answers()
+        asked = request(budget=budget, guidance_scale=guidance_scale)
+        engine.submit(asked, on_done=answers.of("it"), on_step=lambda _, held=held: held.append(engine.load()))
+        assert answers.wait(1)["it"].info["chosen_budget"] in (3, 4)
+        assert max(load.cached_bytes for load in held) == expected
+        assert {load.reserved_bytes for load in held} == {expected}
     engine.close()
 
 
@@ -371,6 +464,12 @@ def test_measuring_at_load_stops_at_max_active_and_can_be_left_out(model, plan):
     assert cost.seconds(Work("decode", 1)) > 0
     assert cost.seconds(Work("residual", 2)) < cost.seconds(Work("compute", 2))
     assert not measure_profile(model, config_of(scheduling={"warm_up_s": 0}), plan).cost.is_ready
+
+
+def test_however_short_the_measuring_is_decoding_is_known(model, plan):
+    cost = measure_profile(model, config_of(scheduling={"warm_up_s": 1e-6}), plan).cost
+    assert cost.seconds(Work("decode", 1)) > 0
+    assert cost.seconds(Work("residual", 2)) != cost.seconds(Work("compute", 2))
 
 
 def test_a_model_that_fails_while_it_is_measured_is_served_all_the_same(model, caplog):

@@ -7,7 +7,7 @@ import time
 import pytest
 from tritonclient.utils import InferenceServerException
 
-from tests.server.callers import INTERNAL, UNAVAILABLE
+from tests.server.callers import INTERNAL, INVALID, UNAVAILABLE
 
 pytestmark = pytest.mark.server
 MODEL = "narrow"  # one request at a time, two waiting
@@ -80,12 +80,22 @@ def test_full_queue_is_told_at_once(caller, start):
     assert "2 requests are waiting, the limit" in error.message()
 
 
-def test_refused_row_takes_its_whole_batch_with_it(grpc, start):
+def test_a_batch_that_does_not_fit_is_refused_at_once_and_takes_no_place(grpc, start):
     for _ in range(2):
         start()
-    error = grpc.refusal(model=MODEL, prompt=["a", "b"])
-    assert error.status() == UNAVAILABLE["grpc"]
-    assert "row 1" in error.message()
+    for _ in range(3):
+        error = grpc.refusal(model=MODEL, prompt=["a", "b"])
+        assert error.status() == UNAVAILABLE["grpc"]
+        assert "1 requests are waiting, the limit is 2; 2 more are too many" in error.message()
+    _, answers = start(num_inference_steps=1)  # the place is still free
+    with pytest.raises(queue.Empty):
+        answers.get(timeout=0.5)
+
+
+def test_a_batch_that_can_never_wait_is_the_clients_fault(caller):
+    error = caller.refusal(model=MODEL, prompt=["a", "b", "c"])
+    assert error.status() == INVALID[caller.protocol]
+    assert "3 rows are more than may wait here, 2: send fewer at once" in error.message()
 
 
 def test_fault_is_the_requests_own_and_named_by_its_id(caller):

@@ -66,7 +66,7 @@ BY_US = {
     "budget without steps": ({"prompt": "a", "budget": "5"}, "3"),
     "fractional budget": ({"prompt": "a", "budget": "3.5"}, "fast"),
     "empty budget": ({"prompt": "a", "budget": ""}, "fast"),
-    "1 MB budget": ({"prompt": "a", "budget": MEGABYTE}, "budget has 1048576 bytes; at most 64"),
+    "1 MB budget": ({"prompt": "a", "budget": MEGABYTE}, "budget has 1048576 bytes; at most 130"),
     "height": ({"prompt": "a", "height": 64}, f"height is 64; this model makes {SIZE} only"),
     "width": ({"prompt": "a", "width": 1 << 30}, f"width is {1 << 30}; this model makes {SIZE} only"),
     "frames": ({"prompt": "a", "num_frames": 17}, "num_frames is 17; this model makes 16 only"),
