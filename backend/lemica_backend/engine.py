@@ -20,7 +20,7 @@ from lemica_backend.admission import Admission
 from lemica_backend.caller import Caller, Submission, never
 from lemica_backend.config import ModelConfig
 from lemica_backend.courses import FULL, courses_of
-from lemica_backend.errors import EngineUnavailableError, InvalidRequestError, LemicaError, ModelLoadError, of_row
+from lemica_backend.errors import EngineUnavailableError, InvalidRequestError, LemicaError, ModelLoadError, naming_row
 from lemica_backend.fair_shares import FairShares
 from lemica_backend.models import VideoModel, load_model, resample
 from lemica_backend.plan_check import require_operators
@@ -107,23 +107,27 @@ class Engine:
         Raises what `submit` raises; of several requests, the error names the one it is about.
         """
         arrived_s = time.perf_counter()  # waiting for others to be accepted counts
-        planned = [self._plan(row, each.request, len(submissions)) for row, each in enumerate(submissions)]
-        self._waiting.require_room(len(planned))  # a full line says so at once
+        count, planned, sessions = len(submissions), list[PlannedRequest](), list[Session]()
+        for row, each in enumerate(submissions):
+            with naming_row(row, count):
+                planned.append(self._plan(each.request))
+        self._waiting.require_room(count)  # a full line says so at once
         with self._accepting:
-            self._waiting.require_room(len(planned))
-            sessions: list[Session] = []
-            for row, (each, (_, caller)) in enumerate(zip(planned, submissions, strict=True)):
-                session = self._session(each, caller, arrived_s)
-                self._accept(row, session, (*self._sessions(), *sessions), len(submissions))
-                sessions.append(session)
+            self._waiting.require_room(count)
+            for row, (ready, (_, caller)) in enumerate(zip(planned, submissions, strict=True)):
+                sessions.append(self._session(ready, caller, arrived_s))
+                with naming_row(row, count):
+                    self._admission.accept(sessions[row], (*self._sessions(), *sessions[:row]))
             self._waiting.put(sessions)
 
-    def _plan(self, row: int, request: GenerationRequest, num_rows: int) -> PlannedRequest:
-        try:
-            planned = plan_request(request, info=self.model.info, config=self.config, plan=self.plan)
-            self._refuse_too_large(planned)
-        except InvalidRequestError as error:
-            raise of_row(error, row, num_rows) from error.__cause__
+    def _plan(self, request: GenerationRequest) -> PlannedRequest:
+        planned = plan_request(request, info=self.model.info, config=self.config, plan=self.plan)
+        limit, needed = self.config.limits.cache_bytes, self._profile.cache_bytes(planned)
+        if limit is not None and needed > limit:
+            raise InvalidRequestError(
+                f"budget {planned.budget!r} needs a step cache of {needed} bytes; this server allows {limit} "
+                "(limits.cache_bytes)"
+            )
         return planned
 
     def _session(self, planned: PlannedRequest, caller: Caller, arrived_s: float) -> Session:
@@ -136,12 +140,6 @@ class Engine:
             timeout_s=self.config.limits.timeout_s,
             watcher=self._watcher,
         )
-
-    def _accept(self, row: int, session: Session, others: Sequence[Session], num_rows: int) -> None:
-        try:
-            self._admission.accept(session, others)
-        except EngineUnavailableError as error:
-            raise of_row(error, row, num_rows) from None
 
     def generate(self, request: GenerationRequest) -> GenerationResult:
         """Make one video and wait for it; raises what `submit` raises, and the request's own error."""
@@ -247,14 +245,6 @@ class Engine:
         for session in finished:
             session.finish(self.model, self.config.fps)
             self._active = tuple(each for each in self._active if each is not session)
-
-    def _refuse_too_large(self, planned: PlannedRequest) -> None:
-        limit, needed = self.config.limits.cache_bytes, self._profile.cache_bytes(planned)
-        if limit is not None and needed > limit:
-            raise InvalidRequestError(
-                f"budget {planned.budget!r} needs a step cache of {needed} bytes; this server allows {limit} "
-                "(limits.cache_bytes)"
-            )
 
 
 def _profile_without_times(model: VideoModel, config: ModelConfig, plan: CachePlan | None) -> Profile:

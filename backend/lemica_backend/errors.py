@@ -11,18 +11,12 @@ LemicaError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class LemicaError(Exception):
     """Base of every error that the engine raises on purpose."""
-
-
-def of_row(error: LemicaError, row: int, num_rows: int) -> LemicaError:
-    """Return the error of one row of several as one that names it, with its cause; of a lone row, as it is."""
-    if num_rows == 1:
-        return error
-    named = type(error)(f"row {row}: {error}")
-    named.__cause__ = error.__cause__
-    return named
 
 
 class InvalidRequestError(LemicaError):
@@ -47,3 +41,21 @@ class RequestCancelledError(LemicaError):
 
 class GenerationError(LemicaError):
     """The request failed while it was computed; other requests are not affected."""
+
+
+def of_row(error: LemicaError, row: int, num_rows: int) -> LemicaError:
+    """Return the error of one row of several as one that names it, with its cause; of a lone row, as it is."""
+    if num_rows == 1:
+        return error
+    named = type(error)(f"row {row}: {error}")
+    named.__cause__ = error.__cause__
+    return named
+
+
+@contextmanager
+def naming_row(row: int, num_rows: int) -> Iterator[None]:
+    """Let what is raised here name its row, see `of_row`."""
+    try:
+        yield
+    except LemicaError as error:
+        raise of_row(error, row, num_rows) from error.__cause__
