@@ -31,12 +31,15 @@ def make_scheduler(own: Any, choice: SchedulerConfig) -> Any:
     Raises
     ------
     ModelLoadError
-        If there is no such scheduler, it draws noise, or it does not take a parameter; what is allowed is named.
+        If there is no such scheduler, it draws noise, or it does not take a parameter; what is allowed is named. Also
+        if no class is given and the own one is none of diffusers'.
     """
     name = choice.class_name or type(own).__name__
     if choice.class_name is not None and name not in SCHEDULERS:
         raise ModelLoadError(f"{_WHERE}.class is {name!r}; allowed are {', '.join(SCHEDULERS)}")
-    kind = getattr(diffusers, name)
+    kind = getattr(diffusers, name, None)
+    if kind is None:
+        raise ModelLoadError(f"{_WHERE}: the model's own sampler takes no parameters; give a class")
     taken = inspect.signature(kind.__init__).parameters
     unknown = sorted(set(choice.parameters) - set(taken))
     if unknown:
