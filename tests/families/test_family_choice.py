@@ -29,7 +29,7 @@ def open_folder(folder, family=None, **options):
 
 def test_every_family_of_model_json_has_an_adapter_and_is_tried():
     assert get_args(Family) == tuple(ADAPTERS)
-    elsewhere = {"latte", "open_sora"}
+    elsewhere = {"open_sora"}
     assert set(ADAPTERS) - elsewhere == {tiny.family for tiny in FAMILIES.values()}
 
 

@@ -1,6 +1,6 @@
 """Every family and variant that is served, at tiny size."""
 
-from tests.tiny import cogvideox, hunyuan_video, hunyuan_video_15, ltx, mochi, wan
+from tests.tiny import cogvideox, hunyuan_video, hunyuan_video_15, latte, ltx, mochi, wan
 from tests.tiny.family import Tiny
 
 _COGVIDEOX = {"max_sequence_length": cogvideox.TOKENS}
@@ -11,6 +11,8 @@ _RATE, _STEP = {"frame_rate": 30}, {"decode_timestep": 0.05}
 FAMILIES = {
     each.name: each
     for each in (
+        latte.TINY,
+        latte.TEMPORAL,
         Tiny("wan", "unipc", wan.tiny_wan, wan.SIZE),
         Tiny("wan", "euler", wan.tiny_wan_euler, wan.SIZE),
         Tiny("wan", "2.2", wan.tiny_wan_22, wan.SIZE, {"guidance_scale_2": 3.0}, {"guidance_scale_2": 3.0}),

@@ -47,7 +47,9 @@ class Tiny:
     def name(self):
         return f"{self.family}-{self.variant}"
 
-    def generate(self, pipeline, prompt, *, seed=7, guidance_scale=4.0, steps=STEPS, negative_prompt="", kind="latent"):
+    def generate(
+        self, pipeline, prompt, *, seed=7, guidance_scale=4.0, steps=STEPS, negative_prompt="", kind="latent", **others
+    ):
         """Return what the pipeline makes of one prompt: its final latents, or its frames in [0, 1]."""
         return pipeline(
             prompt=prompt,
@@ -57,7 +59,7 @@ class Tiny:
             output_type=kind,
             **self.size,
             **self.set_guidance(pipeline, guidance_scale),
-            **self.arguments,
+            **self.arguments | others,
         ).frames[0]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lemica_backend.config import Size
 from lemica_backend.models.base import Stem
-from lemica_backend.models.pipeline_model import PipelineModel, Shape, fixed_shape
+from lemica_backend.models.pipeline_model import Options, PipelineModel, Shape, fixed_shape
 from lemica_backend.types import Branch
 
 MAX_TOKENS = 120  # LattePipeline.encode_prompt
@@ -23,11 +23,25 @@ _MASKED = -10_000.0  # added to the attention score of a padded token
 _NO_CONDITIONS = {"resolution": None, "aspect_ratio": None}
 
 
+class LatteOptions(Options):
+    """What LattePipeline takes beside a request.
+
+    Attributes
+    ----------
+    clean_caption : bool
+        Whether prompts lose web addresses, markup and odd punctuation, as DeepFloyd's authors did. The pipeline's own
+        default is True.
+    """
+
+    clean_caption: bool = False
+
+
 class LatteModel(PipelineModel):
     """One loaded Latte; holds no state of any request. Its size is fixed by its weights."""
 
     family = "latte"
     pipeline_class = LattePipeline
+    options_class = LatteOptions
 
     def _default_shape(self) -> Shape:
         side = self._net.config.sample_size * self._pipeline.vae_scale_factor
@@ -48,14 +62,19 @@ class LatteModel(PipelineModel):
         """
         self._require_tokens(MAX_TOKENS, prompt=prompt, negative_prompt=negative_prompt)
         cond, uncond = self._pipeline.encode_prompt(
-            prompt, "uncond" in branches, negative_prompt=negative_prompt, device=self._device, clean_caption=False
+            prompt,
+            "uncond" in branches,
+            negative_prompt=negative_prompt,
+            device=self._device,
+            clean_caption=self._options.clean_caption,
         )
         states = {"cond": cond, "uncond": uncond}
         # the projection sees one token at a time, so once a request is enough
         return {branch: self._net.caption_projection(states[branch])[0] for branch in branches}
 
     def _count_tokens(self, text: str) -> int:
-        return super()._count_tokens(text.lower().strip())
+        (text,) = self._pipeline._text_preprocessing(text, clean_caption=self._options.clean_caption)
+        return super()._count_tokens(text)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         net = self._net.config
@@ -105,7 +124,7 @@ class LatteModel(PipelineModel):
         return output[:, :channels]
 
     def _decode(self, latents: Tensor) -> Tensor:
-        video: Tensor = self._pipeline.decode_latents(latents, latents.shape[2])
+        video: Tensor = self._pipeline.decode_latents(latents, latents.shape[2])  # in its slices of 14 frames
         return video
 
 
