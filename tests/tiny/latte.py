@@ -1,4 +1,4 @@
-"""Random-weight Latte pipelines: as published, and with the autoencoder of Stable Video Diffusion, which sees all frames."""
+"""Random-weight Latte pipelines: with the image autoencoder, and with the one that looks along the frames."""
 
 from diffusers import AutoencoderKLTemporalDecoder
 
@@ -9,7 +9,7 @@ _LEVELS = 3  # 4 x 4 pixels a latent cell
 _SIZE = {"height": SIZE, "width": SIZE, "video_length": FRAMES}  # the weights' own, which model.json leaves out
 
 
-def _temporal_decoder():
+def temporal_decoder():
     vae = AutoencoderKLTemporalDecoder(
         latent_channels=4,
         block_out_channels=(32,) * _LEVELS,
@@ -24,7 +24,7 @@ TINY = Tiny("latte", "plain", make_tiny_latte, {}, {}, _SIZE | {"clean_caption":
 TEMPORAL = Tiny(
     "latte",
     "temporal",
-    lambda: make_tiny_latte(_temporal_decoder),
+    lambda: make_tiny_latte(temporal_decoder),
     {},
     {"clean_caption": True},
     _SIZE | {"clean_caption": True},

@@ -8,9 +8,11 @@ that means something.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import LattePipeline
+from diffusers import AutoencoderKLTemporalDecoder, LattePipeline
 from torch import Tensor
 
 from lemica_backend.config import Size
@@ -31,9 +33,12 @@ class LatteOptions(Options):
     clean_caption : bool
         Whether prompts lose web addresses, markup and odd punctuation, as DeepFloyd's authors did. The pipeline's own
         default is True.
+    temporal_decoder: bool
+        Whether to decode with the autoencoder in the folder ``vae_temporal_decoder``, as the official sampler may.
     """
 
     clean_caption: bool = False
+    temporal_decoder: bool = False
 
 
 class LatteModel(PipelineModel):
@@ -42,6 +47,14 @@ class LatteModel(PipelineModel):
     family = "latte"
     pipeline_class = LattePipeline
     options_class = LatteOptions
+
+    def _other_parts(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+        if not self._options.temporal_decoder:
+            return {}
+        own = folder / "vae_temporal_decoder"
+        if not own.is_dir():
+            raise ValueError(f"model.json, options.temporal_decoder: there is no {own}")
+        return {"vae": AutoencoderKLTemporalDecoder.from_pretrained(own, dtype=dtype, local_files_only=True)}
 
     def _default_shape(self) -> Shape:
         side = self._net.config.sample_size * self._pipeline.vae_scale_factor

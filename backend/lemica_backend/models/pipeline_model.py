@@ -73,7 +73,7 @@ class PipelineModel(ABC):
     ) -> None:
         self._options: Any = _read_options(self.options_class, options or {})
         self._pipeline = self.pipeline_class.from_pretrained(
-            folder, dtype=self._dtypes(dtype), local_files_only=True
+            folder, dtype=self._dtypes(dtype), local_files_only=True, **self._other_parts(folder, dtype)
         ).to(device)
         self._net = self._pipeline.transformer
         self._device, self._dtype = torch.device(device), dtype
@@ -85,6 +85,10 @@ class PipelineModel(ABC):
     def _dtypes(self, dtype: torch.dtype) -> Any:
         """Return the precision of the pipeline's parts, as diffusers takes it."""
         return dtype
+
+    def _other_parts(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
+        """Return parts that take the place of those that ``model_index.json`` names."""
+        return {}
 
     @abstractmethod
     def _default_shape(self) -> Shape:
