@@ -3,11 +3,17 @@
 import copy
 import dataclasses
 import json
+from functools import partial
 from typing import get_args
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+)
 
 from lemica_backend.config import Family, SchedulerConfig, Size
 from lemica_backend.errors import ModelLoadError
@@ -93,6 +99,19 @@ def test_noise_that_no_seed_decides_is_refused(load):
     stochastic = FlowMatchEulerDiscreteScheduler(stochastic_sampling=True)
     with pytest.raises(ModelLoadError, match="stochastic_sampling"):
         load(Tiny("wan", "stochastic", lambda: wan.tiny_wan(stochastic), wan.SIZE))
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (EulerAncestralDiscreteScheduler, "EulerAncestralDiscreteScheduler"),  # draws noise
+        (HeunDiscreteScheduler, "HeunDiscreteScheduler"),  # runs the model twice a step
+        (partial(DPMSolverMultistepScheduler, algorithm_type="sde-dpmsolver++"), "draws noise"),
+    ],
+)
+def test_a_pipeline_with_a_sampler_that_draws_noise_or_runs_twice_is_refused(load, kind, says):
+    with pytest.raises(ModelLoadError, match=says):
+        load(Tiny("wan", "sampler", lambda: wan.tiny_wan(kind()), wan.SIZE))
 
 
 def resampled(loaded, **choice):

@@ -35,6 +35,12 @@ def test_a_transformer_that_continues_an_image_is_refused(load):
         load(Tiny("hunyuan_video", "image", build, hunyuan_video.SIZE))
 
 
+def test_a_transformer_without_embedded_guidance_is_served(load):
+    build = lambda: hunyuan_video.tiny_hunyuan_video(guidance_embeds=False)  # noqa: E731
+    loaded = load(Tiny("hunyuan_video", "plain", build, hunyuan_video.SIZE))
+    assert_close(loaded.ours("a cat"), loaded.theirs("a cat"))
+
+
 def tiny_15(**guider):
     tiny = hunyuan_video_15.TINY
     build = lambda: hunyuan_video_15.tiny_hunyuan_video_15(**guider)  # noqa: E731
@@ -59,3 +65,11 @@ def test_the_guider_may_rescale(load):
 def test_other_guiders_are_refused(load, guider, says):
     with pytest.raises(ModelLoadError, match=says):
         load(tiny_15(**guider))
+
+
+@pytest.mark.parametrize(("scale", "branches"), [(0.0, 2), (0.5, 2), (1.0, 1), (3.0, 2)])
+def test_the_guider_says_which_scale_turns_guidance_off(load, scale, branches):
+    """To its mind just 1, where other pipelines mean anything up to 1."""
+    loaded = load(hunyuan_video_15.TINY)
+    assert len(loaded.model.branches(scale)) == branches
+    assert_close(loaded.ours("a cat", guidance_scale=scale), loaded.theirs("a cat", guidance_scale=scale))

@@ -20,9 +20,18 @@ def test_the_timestep_of_the_autoencoder_matters(load, monkeypatch):
     assert np.abs(loaded.model.decode(latents).astype(int) - frames).max() > 1
 
 
-def test_a_timestep_for_an_autoencoder_that_takes_none_is_refused(load):
-    with pytest.raises(ModelLoadError, match="decode_timestep: the autoencoder takes no timestep"):
-        load(Tiny("ltx", "wrong", ltx.tiny_ltx, ltx.SIZE, {"decode_timestep": 0.05}))
+def test_the_noise_of_the_autoencoder_is_the_requests_own(load):
+    loaded = load(FAMILIES["ltx-0.9.5"])
+    latents = loaded.model.initial_noise(0)
+    one, other, again = (loaded.model.decode(latents, seed).astype(int) for seed in (7, 8, 7))
+    assert np.array_equal(one, again)
+    assert np.abs(one - other).max() > 1
+
+
+@pytest.mark.parametrize("option", ["decode_timestep", "decode_noise_scale"])
+def test_a_timestep_for_an_autoencoder_that_takes_none_is_refused(load, option):
+    with pytest.raises(ModelLoadError, match=f"{option}: the autoencoder takes no timestep"):
+        load(Tiny("ltx", "wrong", ltx.tiny_ltx, ltx.SIZE, {option: 0.05}))
 
 
 def test_the_shift_follows_the_size(load):

@@ -16,7 +16,7 @@ from lemica_planner import CachePlan, Sample, solve_all
 from lemica_planner.calibrate import calibrate
 from tests.tiny import wan
 from tests.tiny.families import FAMILIES
-from tests.tiny.family import STEPS, Tiny
+from tests.tiny.family import STEPS, Tiny, assert_close
 
 SWITCH = 3
 
@@ -94,3 +94,9 @@ def test_the_autoencoder_stays_in_float32(two):
     model = two.in_dtype(torch.bfloat16).model
     assert model._pipeline.vae.dtype == torch.float32
     assert model._net.blocks[0].attn1.to_q.weight.dtype == torch.bfloat16
+
+
+def test_what_the_pipeline_cleans_away_does_not_count_as_tokens(load):
+    loaded = load(FAMILIES["wan-unipc"])
+    spaced = "a" + " " * 600 + "cat &amp;amp; dog"
+    assert_close(loaded.ours(spaced), loaded.theirs(spaced))

@@ -43,6 +43,7 @@ def _clip():
 
 def _transformer(**net):
     transformer = HunyuanVideoTransformer3DModel(
+        **{"guidance_embeds": True} | net,
         in_channels=4,
         out_channels=4,
         num_attention_heads=2,
@@ -52,11 +53,9 @@ def _transformer(**net):
         num_refiner_layers=1,
         patch_size=2,
         patch_size_t=1,
-        guidance_embeds=True,
         text_embed_dim=WIDTH,
         pooled_projection_dim=8,
         rope_axes_dim=(4, 4, 4),
-        **net,
     )
     return scaled(transformer)
 

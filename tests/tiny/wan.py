@@ -11,6 +11,7 @@ from diffusers import (
 from tests.tiny.parts import WIDTH, byte_tokenizer, scaled, tiny_umt5
 
 SIZE = {"height": 32, "width": 48, "num_frames": 5}
+SIZE_5B = {"height": 64, "width": 96, "num_frames": 5}
 
 
 def unipc():
@@ -60,8 +61,22 @@ def tiny_wan_euler():
 
 
 def tiny_wan_22_5b():
-    """It is given one timestep a token."""
-    return tiny_wan(expand_timesteps=True)
+    """It is given one timestep a token, and its autoencoder cuts frames into patches."""
+    pipeline = tiny_wan(expand_timesteps=True)
+    vae = AutoencoderKLWan(
+        base_dim=4,
+        decoder_base_dim=8,
+        z_dim=16,
+        dim_mult=[1, 1, 1, 1],
+        num_res_blocks=1,
+        temperal_downsample=[False, True, True],
+        is_residual=True,
+        patch_size=2,
+        in_channels=12,
+        out_channels=12,
+        scale_factor_spatial=16,
+    )
+    return WanPipeline(**pipeline.components | {"vae": vae.eval()}, expand_timesteps=True)
 
 
 def tiny_wan_22():

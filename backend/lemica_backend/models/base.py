@@ -110,8 +110,11 @@ class VideoModel(Protocol):
         """Combine the outputs of a request's branches, shape (branches, ...), into one."""
         ...
 
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Decode one request's latents to frames (F, height, width, 3)."""
+    def decode(self, latents: Tensor, seed: int = 0) -> NDArray[np.uint8]:
+        """Decode one request's latents to frames (F, height, width, 3).
+
+        The seed is that of the initial noise, for autoencoders that draw more.
+        """
         ...
 
 

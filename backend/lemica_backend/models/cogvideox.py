@@ -37,6 +37,7 @@ class CogVideoXModel(PipelineModel):
     family = "cogvideox"
     pipeline_class = CogVideoXPipeline
     options_class = CogVideoXOptions
+    own_schedulers = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
     guides_in_float32 = True
 
     def _default_shape(self) -> Shape:
@@ -134,7 +135,7 @@ class CogVideoXModel(PipelineModel):
             guidance_scale = 1 + guidance_scale * (1 - math.cos(math.pi * gone**5.0)) / 2
         return super().guide(outputs, guidance_scale, timestep, num_inference_steps)
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor, seed: int) -> Tensor:
         video: Tensor = self._pipeline.decode_latents(latents[:, self._added_frames :])
         return video
 

@@ -121,7 +121,7 @@ class HunyuanVideoModel(PipelineModel):
         """Combine the branches by ``true_cfg_scale``."""
         return guided(outputs, self._options.true_cfg_scale)
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor, seed: int) -> Tensor:
         vae = self._pipeline.vae
         video: Tensor = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
         return video

@@ -51,6 +51,15 @@ class HunyuanVideo15Model(PipelineModel):
         self._grid = [cells // cell for cells, cell in zip(latents.shape[2:], self._patch, strict=True)]
         self._rope = self._net.rope(latents)
 
+    def branches(self, guidance_scale: float) -> tuple[Branch, ...]:
+        """Return the branches that the guider wants: any scale but just 1 is guidance to it."""
+        return ("uncond", "cond") if self._guider(guidance_scale).num_conditions > 1 else ("cond",)
+
+    def _guider(self, guidance_scale: float) -> Any:
+        guider = copy.copy(self._pipeline.guider)
+        guider.guidance_scale = guidance_scale
+        return guider
+
     def _latents_channels(self) -> int:
         channels: int = self._pipeline.num_channels_latents
         return channels
@@ -126,13 +135,11 @@ class HunyuanVideo15Model(PipelineModel):
         """Combine the branches as the pipeline's guider does."""
         if len(outputs) == 1:
             return outputs[0]
-        guider = copy.copy(self._pipeline.guider)
-        guider.guidance_scale = guidance_scale
         uncond, cond = outputs.split(1)  # it takes means over all dimensions but the first
-        output: Tensor = guider.forward(cond, uncond).pred[0]
+        output: Tensor = self._guider(guidance_scale).forward(cond, uncond).pred[0]
         return output
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor, seed: int) -> Tensor:
         vae = self._pipeline.vae
         video: Tensor = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
         return video

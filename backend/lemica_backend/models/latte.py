@@ -136,7 +136,7 @@ class LatteModel(PipelineModel):
         output: Tensor = grid.permute(0, 6, 1, 2, 4, 3, 5).reshape(len(hidden), -1, frames, height, width)
         return output[:, :channels]
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor, seed: int) -> Tensor:
         video: Tensor = self._pipeline.decode_latents(latents, latents.shape[2])  # in its slices of 14 frames
         return video
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from diffusers import LTXPipeline
 from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from lemica_backend.models.base import Stem, Text
@@ -31,11 +32,14 @@ class LtxOptions(Options):
     frame_rate : int
         Frames per second of the video that the transformer sees; the file's are ``fps``.
     decode_timestep : float
-        Of an autoencoder that takes one. The pipeline's noise for it (``decode_noise_scale``) is not served.
+        Of an autoencoder that takes one.
+    decode_noise_scale : float or None
+        The share of noise in what such an autoencoder gets; None takes `decode_timestep`.
     """
 
     frame_rate: int = 25
     decode_timestep: float = 0.0
+    decode_noise_scale: float | None = None
 
 
 class LtxModel(PipelineModel):
@@ -56,8 +60,9 @@ class LtxModel(PipelineModel):
     def _prepare(self) -> None:
         pipeline, shape = self._pipeline, self._shape
         cell, frames = pipeline.vae_spatial_compression_ratio, pipeline.vae_temporal_compression_ratio
-        if self._options.decode_timestep and not pipeline.vae.config.timestep_conditioning:
-            raise ValueError("model.json, options.decode_timestep: the autoencoder takes no timestep")
+        for name in ("decode_timestep", "decode_noise_scale"):
+            if getattr(self._options, name) and not pipeline.vae.config.timestep_conditioning:
+                raise ValueError(f"model.json, options.{name}: the autoencoder takes no timestep")
         self._grid = (shape.num_frames - 1) // frames + 1, shape.height // cell, shape.width // cell
         scale = frames / self._options.frame_rate, cell, cell
         self._rope = self._net.rope(self.initial_noise(0)[None], *self._grid, scale)
@@ -118,13 +123,24 @@ class LtxModel(PipelineModel):
         output: Tensor = self._net.proj_out(self._net.norm_out(hidden) * (1 + scale) + shift)
         return output
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor, seed: int) -> Tensor:
         pipeline, vae = self._pipeline, self._pipeline.vae
         patch = pipeline.transformer_spatial_patch_size, pipeline.transformer_temporal_patch_size
         cells = pipeline._unpack_latents(latents, *self._grid, *patch)
         cells = pipeline._denormalize_latents(cells, vae.latents_mean, vae.latents_std, vae.config.scaling_factor)
-        timestep = None
+        cells, timestep = cells.to(self._dtype), None
         if vae.config.timestep_conditioning:
             timestep = torch.tensor([self._options.decode_timestep], device=self._device, dtype=self._dtype)
+            cells = self._add_noise(cells, seed)
         video: Tensor = vae.decode(cells.to(vae.dtype), timestep, return_dict=False)[0]
         return video
+
+    def _add_noise(self, cells: Tensor, seed: int) -> Tensor:
+        """Add the noise that the pipeline draws next after the latents'."""
+        timestep, share = self._options.decode_timestep, self._options.decode_noise_scale
+        generator = torch.Generator("cpu").manual_seed(seed)
+        self._draw(generator)
+        noise = randn_tensor(cells.shape, generator=generator, device=self._device, dtype=cells.dtype)
+        scale = torch.tensor(timestep if share is None else share, device=self._device, dtype=cells.dtype)
+        mixed: Tensor = (1 - scale) * cells + scale * noise
+        return mixed

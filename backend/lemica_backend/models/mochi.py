@@ -100,7 +100,7 @@ class MochiModel(PipelineModel):
         patches = self._net.proj_out(self._net.norm_out(hidden, stem.conditions[0]))
         return unpatch(patches, self._grid, self._patch, channels_last=True)
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor, seed: int) -> Tensor:
         vae = self._pipeline.vae
         mean, std = vae.config.latents_mean, vae.config.latents_std
         if mean is None or std is None:

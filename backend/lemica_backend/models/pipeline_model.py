@@ -17,7 +17,7 @@ from torch import Tensor
 from lemica_backend.config import Size
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.models.base import ModelInfo, Scheduler, Text, guided, text_branches
-from lemica_backend.models.schedulers import describe_scheduler
+from lemica_backend.models.schedulers import SCHEDULERS, describe_scheduler
 from lemica_backend.models.weights_hash import hash_weights
 from lemica_backend.types import Branch
 
@@ -61,6 +61,7 @@ class PipelineModel(ABC):
     options_class: ClassVar[type[Options]] = Options
     guides_in_float32: ClassVar[bool] = False
     makes_schedule: ClassVar[bool] = False
+    own_schedulers: ClassVar[tuple[str, ...]] = ()  # beside those that any model may be given
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class PipelineModel(ABC):
         ).to(device)
         self._net = self._pipeline.transformer
         self._device, self._dtype = torch.device(device), dtype
-        _require_reproducible(self._pipeline.scheduler)
+        self._require_sampler(self._pipeline.scheduler)
         self._shape = self._choose_shape(size or Size())
         self._prepare()
         self.info = self._make_info(folder)
@@ -89,6 +90,16 @@ class PipelineModel(ABC):
     def _other_parts(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         """Return parts that take the place of those that ``model_index.json`` names."""
         return {}
+
+    def _require_sampler(self, scheduler: Any) -> None:
+        """Refuse samplers that draw noise without the request's seed, or run the model more than once a step."""
+        name, served = type(scheduler).__name__, (*self.own_schedulers, *SCHEDULERS)
+        if name not in served:
+            raise ValueError(f"the scheduler is {name}; served are {', '.join(served)}")
+        if scheduler.config.get("stochastic_sampling"):
+            raise ValueError("the scheduler's stochastic_sampling draws noise that no seed decides; it is not served")
+        if str(scheduler.config.get("algorithm_type")).startswith("sde"):
+            raise ValueError("the scheduler's algorithm_type draws noise that no seed decides; use dpmsolver++")
 
     @abstractmethod
     def _default_shape(self) -> Shape:
@@ -191,14 +202,14 @@ class PipelineModel(ABC):
         return guided(outputs.float() if self.guides_in_float32 else outputs, guidance_scale)
 
     @torch.inference_mode()
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+    def decode(self, latents: Tensor, seed: int = 0) -> NDArray[np.uint8]:
         """Decode in the pipeline's own slices and round to uint8."""
-        video = self._decode(latents[None])
+        video = self._decode(latents[None], seed)
         pixels = self._pipeline.video_processor.postprocess_video(video, output_type="np")[0]
         return cast("NDArray[np.uint8]", (pixels * 255).round().astype(np.uint8))
 
     @abstractmethod
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor, seed: int) -> Tensor:
         """Return pixels in [-1, 1], shape (1, 3, F, H, W), from latents of one row."""
 
 
@@ -245,8 +256,3 @@ def _read_options(kind: type[Options], options: Mapping[str, object]) -> Options
         wrong = "; ".join(f"options.{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         allowed = ", ".join(kind.model_fields) or "none"
         raise ValueError(f"model.json, {wrong} (allowed options: {allowed})") from error
-
-
-def _require_reproducible(scheduler: Any) -> None:
-    if scheduler.config.get("stochastic_sampling"):
-        raise ValueError("the scheduler's stochastic_sampling draws noise that no seed decides; it is not served")

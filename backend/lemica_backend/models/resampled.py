@@ -108,6 +108,6 @@ class ResampledModel:
         """Combine the branches, as the model does."""
         return self.base.guide(outputs, guidance_scale, timestep, num_inference_steps)
 
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+    def decode(self, latents: Tensor, seed: int = 0) -> NDArray[np.uint8]:
         """Decode, as the model does."""
-        return self.base.decode(latents)
+        return self.base.decode(latents, seed)

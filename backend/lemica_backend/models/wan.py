@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from diffusers import WanPipeline
+from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 
 from lemica_backend.models.base import Stem, Text, guided
@@ -81,6 +82,9 @@ class WanModel(PipelineModel):
         states = {"cond": cond, "uncond": uncond}
         return {branch: (states[branch][0].to(self._dtype),) for branch in branches}
 
+    def _count_tokens(self, text: str) -> int:
+        return super()._count_tokens(prompt_clean(text))
+
     def switches(self, timesteps: Tensor) -> frozenset[int]:
         """Return the first step of the second transformer."""
         second = (timesteps < self._boundary).tolist()
@@ -131,7 +135,7 @@ class WanModel(PipelineModel):
         second = self._options.guidance_scale_2
         return guided(outputs, guidance_scale if second is None or timestep >= self._boundary else second)
 
-    def _decode(self, latents: Tensor) -> Tensor:
+    def _decode(self, latents: Tensor, seed: int) -> Tensor:
         vae = self._pipeline.vae
         latents = latents.to(vae.dtype)
         statistics = vae.config.latents_mean, vae.config.latents_std

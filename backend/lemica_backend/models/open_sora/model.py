@@ -156,7 +156,7 @@ class OpenSoraModel:
         """Combine the branches, at the same scale at every step."""
         return guided(outputs, guidance_scale)
 
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+    def decode(self, latents: Tensor, seed: int = 0) -> NDArray[np.uint8]:
         """Decode in the official chunks and round to uint8."""
         video = self._vae.decode(latents[None], self.info.num_frames)[0]  # (3, frames, height, width) in [-1, 1]
         pixels = (video.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
