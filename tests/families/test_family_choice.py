@@ -19,6 +19,8 @@ from lemica_backend.config import Family, SchedulerConfig, Size
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.models import FAMILIES as ADAPTERS
 from lemica_backend.models import load_model, resample
+from lemica_backend.replay import LeapReplayer
+from lemica_planner import CalibrationError
 from tests.tiny import wan
 from tests.tiny.families import FAMILIES
 from tests.tiny.family import Tiny, assert_close
@@ -139,6 +141,19 @@ def test_a_schedule_that_the_pipeline_makes_stays(load, name):
 def test_parameters_for_a_sampler_that_takes_none_are_refused(load):
     with pytest.raises(ModelLoadError, match="takes no parameters; give a class"):
         resampled(load(FAMILIES["cogvideox-5b"]), timestep_spacing="leading")
+
+
+@pytest.mark.parametrize("name", ["wan-euler", "cogvideox-5b", "ltx-0.9", "mochi-1"])
+def test_timesteps_cannot_be_chosen_where_noise_levels_would_not_follow(load, name):
+    """With a shift, diffusers' flow matching shifts the noise levels of given timesteps once more."""
+    loaded = load(FAMILIES[name])
+    with pytest.raises(CalibrationError, match="takes no timesteps as it is set"):
+        LeapReplayer(loaded.model, loaded.config, "tiny").operators()
+
+
+def test_given_timesteps_are_refused_where_noise_levels_would_not_follow(load):
+    with pytest.raises(ModelLoadError, match="FlowMatchEulerDiscreteScheduler takes none"):
+        resampled(load(FAMILIES["wan-euler"]), timesteps=[900, 500, 100])
 
 
 def test_a_folder_without_an_index_is_named(tmp_path):
