@@ -1,3 +1,5 @@
+"""Every family at tiny size, with the engine's own steps without the engine's thread."""
+
 import dataclasses
 
 import pytest
@@ -5,13 +7,15 @@ import torch
 
 from lemica_backend.config import ModelConfig, Size
 from lemica_backend.denoise import denoise
+from lemica_backend.engine import Engine
 from lemica_backend.job import start_job
 from lemica_backend.models import load_model
 from lemica_backend.planned import plan_request
+from lemica_backend.replay import EngineReplayer
 from lemica_backend.types import GenerationRequest
-from lemica_planner import Fill
+from lemica_planner import CachePlan, Fill
 from tests.tiny.families import FAMILIES
-from tests.tiny.family import STEPS
+from tests.tiny.family import COMPUTED, STEPS
 
 
 @dataclasses.dataclass
@@ -31,6 +35,11 @@ class Loaded:
 
     def theirs(self, prompt, **options):
         return torch.as_tensor(self.tiny.generate(self.pipeline, prompt, **options))
+
+    def engine(self, budget=3):
+        """Return an engine with a plan of one budget."""
+        provenance = EngineReplayer(self.model, self.config, "tiny").provenance()
+        return Engine(self.model, self.config, CachePlan.from_steps(provenance, {budget: COMPUTED}))
 
     def job(self, prompt, *, computed=None, operator="residual", seed=7, guidance_scale=4.0, steps=STEPS, **options):
         request = GenerationRequest(
@@ -75,13 +84,15 @@ def load(tmp_path_factory):
 
 def open_folder(tiny, folder, dtype):
     model = load_model(None, folder, dtype=dtype, device="cpu", size=Size(**tiny.size), options=tiny.options)
-    parts = model._dtypes(dtype)
-    pipeline = type(model._pipeline).from_pretrained(folder, local_files_only=True, dtype=parts)
-    pipeline.set_progress_bar_config(disable=True)
-    tiny.shrink(pipeline), tiny.shrink(model._pipeline)
-    return Loaded(tiny, folder, pipeline, model)
+    return Loaded(tiny, folder, tiny.open(folder, dtype, model), model)
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
 def family(request, load):
+    return load(FAMILIES[request.param])
+
+
+@pytest.fixture(scope="session", params=[name for name, tiny in FAMILIES.items() if tiny.family != "open_sora"])
+def piped(request, load):
+    """A family whose pipeline is one of diffusers'."""
     return load(FAMILIES[request.param])

@@ -1,6 +1,6 @@
 """Every family and variant that is served, at tiny size."""
 
-from tests.tiny import cogvideox, hunyuan_video, hunyuan_video_15, latte, ltx, mochi, wan
+from tests.tiny import cogvideox, hunyuan_video, hunyuan_video_15, latte, ltx, mochi, open_sora, wan
 from tests.tiny.family import Tiny
 
 _COGVIDEOX = {"max_sequence_length": cogvideox.TOKENS}
@@ -14,6 +14,7 @@ FAMILIES = {
     for each in (
         latte.TINY,
         latte.TEMPORAL,
+        open_sora.TINY,
         Tiny("wan", "unipc", wan.tiny_wan, wan.SIZE),
         Tiny("wan", "euler", wan.tiny_wan_euler, wan.SIZE),
         Tiny("wan", "2.2", wan.tiny_wan_22, wan.SIZE, {"guidance_scale_2": 3.0}, {"guidance_scale_2": 3.0}),

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 STEPS = 6
+COMPUTED = (0, 3, 5)  # the second transformer of Wan 2.2 takes over at 3
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Tiny:
         Returns the pipeline's arguments for a guidance scale; gets the pipeline and the scale.
     shrink : callable
         Changes what no file says of a pipeline that has loaded.
+    takes_negative_prompts : bool
     """
 
     family: str
@@ -42,10 +44,18 @@ class Tiny:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     set_guidance: Callable[[Any, float], dict[str, Any]] = lambda _pipeline, scale: {"guidance_scale": scale}
     shrink: Callable[[Any], None] = lambda _pipeline: None
+    takes_negative_prompts: bool = True
 
     @property
     def name(self):
         return f"{self.family}-{self.variant}"
+
+    def open(self, folder, dtype, model):
+        """Return the pipeline of a folder, in the precision that the adapter asks for."""
+        pipeline = type(model._pipeline).from_pretrained(folder, local_files_only=True, dtype=model._dtypes(dtype))
+        pipeline.set_progress_bar_config(disable=True)
+        self.shrink(pipeline), self.shrink(model._pipeline)
+        return pipeline
 
     def generate(
         self, pipeline, prompt, *, seed=7, guidance_scale=4.0, steps=STEPS, negative_prompt="", kind="latent", **others
@@ -110,7 +120,19 @@ def reused_by_hand(pipeline, steps):
 
 
 def first_block(net):
-    return (net.blocks if hasattr(net, "blocks") else net.transformer_blocks)[0]
+    lists = ("blocks", "transformer_blocks", "spatial_blocks")
+    return next(getattr(net, name) for name in lists if hasattr(net, name))[0]
+
+
+@contextlib.contextmanager
+def counted(model):
+    """Count the runs of the block stack: those of the first block of the transformer, or of each of the two."""
+    runs = []
+    nets = [net for net in getattr(model, "_nets", (model._net,)) if net is not None]
+    hooks = [first_block(net).register_forward_hook(lambda *_: runs.append(1)) for net in nets]
+    yield runs
+    for hook in hooks:
+        hook.remove()
 
 
 def stack_end(net):
