@@ -91,7 +91,8 @@ def run(trial: Trial, kinds: Kinds, grams: Grams) -> Tensor:
     model, job = trial.model, trial.job()
     parts = History(grams["cond"]), History(grams["guidance"])
     while not job.is_finished:
-        stem = model.stem(job.latents[None], job.timestep[None]).rows([0, 0])
+        both = [job.texts["uncond"], job.texts["cond"]]
+        stem = model.stem(job.latents.expand(2, *job.latents.shape), job.timestep.expand(2), both)
         residuals = _residuals(job, stem, model, kinds.get(job.step), parts)
         output = model.head(stem.hidden + residuals, stem)
         guided = output[0] + trial.guidance_scale * (output[1] - output[0])

@@ -210,7 +210,7 @@ def _column(rows: Sequence[dict[str, Any]], load: str, way: str, measure: str) -
 
 def sharing(setup: Setup) -> dict[str, float]:
     """Return what k requests in a forward take, over k times one alone."""
-    rows, cost = setup.profile.guided_rows, setup.profile.cost
+    rows, cost = setup.profile.usual_rows, setup.profile.cost
     alone = cost.seconds(Work("compute", rows))
     return {str(k): cost.seconds(Work("compute", k * rows)) / (k * alone) for k in (1, 2, 4)}
 

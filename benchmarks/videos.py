@@ -72,4 +72,4 @@ def _follow(planned: PlannedRequest, entry: PlanEntry) -> PlannedRequest:
 
 
 def _decode(model: VideoModel, job: Job) -> Video:
-    return Video(model.decode(job.latents), job.latents.float().cpu().numpy())
+    return Video(model.decode(job.latents, job.planned.seed), job.latents.float().cpu().numpy())

@@ -10,7 +10,7 @@ Knows nothing about models: a `Replayer`, which the serving engine implements, d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from lemica_planner.journal import Journal
 from lemica_planner.measuring import LocalRunner, Measurer, Meter, ProgressCallback, Runner
 from lemica_planner.provenance import Provenance, Sample, describe_samples, tool_version
 from lemica_planner.replayer import Replayer, Segment
+from lemica_planner.switches import may_look_back, may_skip
 
 __all__ = ["calibrate"]
 
@@ -82,10 +83,12 @@ def calibrate(
     looks_back = _looks_back(replayer, operator)
     provenance = replayer.provenance()
     steps = provenance.num_inference_steps
+    switches = replayer.switches()
     segments = [
-        Segment(start, end, operator, tuple(range(max(0, start - looks_back), start)))
+        Segment(start, end, operator, _history(start, looks_back, switches))
         for end in range(2, steps)
         for start in range(max(0, end - max_span), end - 1)
+        if may_skip(start, end, switches)
     ]
     meter = Meter(steps, progress)
     runner = runner or LocalRunner(replayer, keep=1)
@@ -99,6 +102,11 @@ def calibrate(
                 errors[number, segment.start, segment.end] = measurer.value(sample, "error", segment)
     measured = replace(provenance, operator=operator)
     return ErrorGraph(errors.mean(axis=0), errors.astype(np.float32), calibrated(measured, samples, max_span), samples)
+
+
+def _history(start: int, looks_back: int, switches: Collection[int]) -> tuple[int, ...]:
+    before = range(max(0, start - looks_back), start)
+    return tuple(step for step in before if may_look_back(step, start, switches))
 
 
 def _looks_back(replayer: Replayer, operator: str) -> int:

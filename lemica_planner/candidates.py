@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import chain, pairwise
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lemica_planner.errors import CalibrationError
 from lemica_planner.forecast import fit_weights
 from lemica_planner.replayer import OperatorFacts, Segment
+from lemica_planner.switches import may_look_back, may_skip
 
 __all__ = ["Candidates"]
 
@@ -30,6 +31,8 @@ class Candidates:
         Those to choose from.
     grams : mapping of str to ndarray, shape (T, T)
         By part of a value, for the operators that are fitted.
+    switches : collection of int
+        Steps that no edge skips, and across which no operator looks back.
 
     Attributes
     ----------
@@ -46,6 +49,7 @@ class Candidates:
         max_span: int,
         operators: Mapping[str, OperatorFacts],
         grams: Mapping[str, NDArray[np.float64]],
+        switches: Collection[int] = (),
     ) -> None:
         too_far = [name for name, facts in operators.items() if facts.looks_back > 1]
         if too_far:
@@ -56,6 +60,7 @@ class Candidates:
         self.num_steps, self.max_span = num_steps, max_span
         self.operators = dict(operators)
         self.grams = grams
+        self.switches = tuple(sorted(switches))
         self.slots = np.full((len(operators), max_span + 1, num_steps, num_steps), NONE)
         found: dict[Segment, int] = {}
         for number, (name, facts) in enumerate(operators.items()):
@@ -92,11 +97,13 @@ class Candidates:
             (start, end, gap)
             for start in range(self.num_steps - 2)
             for end in range(start + 2, min(start + self.max_span, self.num_steps - 1) + 1)
+            if may_skip(start, end, self.switches)
             for gap in (range(1, min(start, self.max_span) + 1) if start else (0,))
         ]
 
     def _segment(self, name: str, facts: OperatorFacts, start: int, end: int, gap: int) -> Segment:
-        history = (start - gap,) if gap and facts.looks_back else ()
+        looks_back = gap and facts.looks_back and may_look_back(start - gap, start, self.switches)
+        history = (start - gap,) if looks_back else ()
         if not facts.fits:
             return Segment(start, end, name, history)
         known, grams = (*history, start), [self.grams[part] for part in facts.fits]

@@ -13,13 +13,14 @@ from lemica_planner.calibrate import calibrate
 from lemica_planner.errors import CalibrationError, PlanFormatError
 from lemica_planner.graph import ErrorGraph
 from lemica_planner.installed import open_replayer
-from lemica_planner.lazy import calibrate_lazily, feasible_range
+from lemica_planner.lazy import calibrate_lazily
 from lemica_planner.measuring import Runner
 from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.plan import default_names
 from lemica_planner.prompt_sets import SOURCES, load_prompts
 from lemica_planner.provenance import Sample
 from lemica_planner.replayer import Replayer
+from lemica_planner.switches import feasible_range
 from lemica_planner.tables import describe_graph
 from lemica_planner.terminal import console, interruptible, one_line_errors, progress_bar
 
@@ -90,7 +91,7 @@ def calibrate_command(
         _refuse_unused(method, lazy_only | {"--refine": refine > 0, "--regret": regret > 0})
         _refuse_idle_gpus(worker_gpus, has_workers=bool(workers or ray))
         lazily = {"operators": _names(operators), "risk": risk, "refine": refine, "regret": regret}
-        lazily["budgets"] = _budgets(budgets, opened.provenance().num_inference_steps, max_span)
+        lazily["budgets"] = _budgets(budgets, opened, max_span)
         runner = _runner(partial(open_replayer, replayer, model_dir, metric), samples, workers, ray, worker_gpus)
         with progress_bar("forward") as progress, interruptible(record):
             common = {"max_span": max_span, "journal": record, "progress": progress, "runner": runner}
@@ -137,10 +138,12 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def _budgets(text: str | None, num_steps: int, max_span: int) -> list[int]:
+def _budgets(text: str | None, opened: Replayer, max_span: int) -> list[int]:
     """Read ``25,17,10``; by default the budgets that get names."""
     if text is None:
-        return sorted(set(default_names(num_steps, feasible_range(num_steps, max_span)).values()))
+        num_steps = opened.provenance().num_inference_steps
+        feasible = feasible_range(num_steps, max_span, opened.switches())
+        return sorted(set(default_names(num_steps, feasible).values()))
     parts = _names(text)
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise PlanFormatError(f"budgets must be numbers of steps, separated by commas; got {text!r}")

@@ -10,14 +10,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from lemica_planner.calibrate import calibrated
-from lemica_planner.candidates import Candidates
+from lemica_planner.candidates import NONE, Candidates
 from lemica_planner.confidence import confidence
 from lemica_planner.errors import CalibrationError, InfeasibleBudgetError
 from lemica_planner.gains import Estimates, GainModel
@@ -29,8 +29,9 @@ from lemica_planner.provenance import Provenance, Sample
 from lemica_planner.refine import Refiner
 from lemica_planner.replayer import OperatorFacts, Replayer
 from lemica_planner.risk import risk_measure
+from lemica_planner.switches import feasible_range
 
-__all__ = ["calibrate_lazily", "feasible_range"]
+__all__ = ["calibrate_lazily"]
 
 _ANCHORS = (0.16, 0.32, 0.52, 0.76)  # ends, in shares of the steps, whose gain is measured first
 _ANCHOR_SPAN = 4
@@ -93,12 +94,13 @@ def calibrate_lazily(
     chosen = _choose(replayer.operators(), operators)
     risk_measure(risk, np.zeros((2, 1)))  # an unknown one is refused before the work
     provenance = replayer.provenance()
-    _require_feasible(provenance.num_inference_steps, max_span, budgets)
+    switches = replayer.switches()
+    _require_feasible(provenance.num_inference_steps, max_span, budgets, switches)
     meter = Meter(provenance.num_inference_steps, progress)
     runner = runner or LocalRunner(replayer, keep=len(samples))
     with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
         grams = measurer.grams(samples, {part for facts in chosen.values() for part in facts.fits})
-        candidates = Candidates(provenance.num_inference_steps, max_span, chosen, grams)
+        candidates = Candidates(provenance.num_inference_steps, max_span, chosen, grams, switches)
         stated = replace(provenance, operator="+".join(operators))
         for used in _rounds(len(samples), regret):
             ran = len(samples) if any(facts.fits for facts in chosen.values()) else used
@@ -128,15 +130,10 @@ def _choose(known: Mapping[str, OperatorFacts], names: Iterable[str]) -> dict[st
     return {name: known[name] for name in names}
 
 
-def feasible_range(num_steps: int, max_span: int) -> range:
-    """Return the budgets that have a path when every edge up to `max_span` is allowed."""
-    return range(-(-(num_steps - 1) // max_span) + 1, num_steps + 1)
-
-
-def _require_feasible(num_steps: int, max_span: int, budgets: Sequence[int]) -> None:
+def _require_feasible(num_steps: int, max_span: int, budgets: Sequence[int], switches: Collection[int]) -> None:
     if num_steps < 3:
         raise CalibrationError(f"with {num_steps} steps there is nothing to skip; use --method naive, or more steps")
-    feasible = feasible_range(num_steps, max_span)
+    feasible = feasible_range(num_steps, max_span, switches)
     for budget in budgets:
         if budget not in feasible:
             raise InfeasibleBudgetError(budget, feasible)
@@ -197,7 +194,8 @@ class _Search:
         steps = self._candidates.num_steps
         span = min(_ANCHOR_SPAN, self._candidates.max_span, steps - 1)
         ends = {max(span, round(share * steps)) for share in _ANCHORS}
-        self.measure([int(self._candidates.slots[0, :, end - span, end].max()) for end in sorted(ends)])
+        places = [int(self._candidates.slots[0, :, end - span, end].max()) for end in sorted(ends)]
+        self.measure([place for place in places if place != NONE] or [0])
 
     def doubtful(self, budgets: Sequence[int], confirm: float) -> list[list[int]]:
         """Return for each best path that has any its edges that need to be measured, the largest first."""

@@ -105,6 +105,7 @@ class OperatorGraph:
         metadata = {
             "num_steps": known.num_steps,
             "max_span": known.max_span,
+            "switches": known.switches,
             "operators": {name: facts._asdict() for name, facts in known.operators.items()},
             "risk": self.risk,
             "provenance": self.provenance.to_dict(),
@@ -135,7 +136,8 @@ class OperatorGraph:
                 for name, facts in known["operators"].items()
             }
             grams = {key.removeprefix("gram_"): gram for key, gram in arrays.items() if key.startswith("gram_")}
-            candidates = Candidates(known["num_steps"], known["max_span"], operators, grams)
+            switches = known.get("switches", ())  # older files know none
+            candidates = Candidates(known["num_steps"], known["max_span"], operators, grams, switches)
             provenance = Provenance.from_dict(known["provenance"])
             samples = tuple(Sample(*sample) for sample in known["samples"])
             entries = [PlanEntry.from_dict(entry, "refined") for entry in known["refined"]]

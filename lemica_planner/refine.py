@@ -87,7 +87,8 @@ class Refiner:
         yield from sorted(allowed, key=self._sum_of_squares)
 
     def _is_allowed(self, steps: Sequence[int]) -> bool:
-        return int(np.diff(steps).max()) <= self._graph.max_span
+        switches = set(self._graph.candidates.switches)
+        return int(np.diff(steps).max()) <= self._graph.max_span and switches <= set(steps)
 
     def _sum_of_squares(self, steps: Sequence[int]) -> float:
         edges: NDArray[np.float64] = self._weights[self._graph.candidates.on_path(steps, self._weights)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -105,6 +105,10 @@ class Replayer(Protocol):
 
     def operators(self) -> Mapping[str, OperatorFacts]:
         """Return the reuse operators by name."""
+        ...
+
+    def switches(self) -> Collection[int]:
+        """Return the steps at which other weights take over: always computed, and nothing is reused across them."""
         ...
 
     def open(self, sample: Sample) -> ReplaySession:

@@ -22,23 +22,27 @@ MAX_TOKENS = 120
 _SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>")
 
 
-def build_tiny_latte(folder: Path) -> None:
-    """Save a random-weight ``LattePipeline`` into ``folder``; the weights are the same on every call."""
+def make_tiny_latte(make_vae=None):
+    """Return a random-weight ``LattePipeline``; the weights are the same on every call."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
     from diffusers import DDIMScheduler, LattePipeline
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipeline = LattePipeline(
+        return LattePipeline(
             tokenizer=_byte_tokenizer(),
             text_encoder=_text_encoder(),
-            vae=_vae(),
+            vae=(make_vae or _vae)(),
             transformer=_transformer(),
             # predicting the velocity keeps random-weight latents near 1, so that absolute tolerances mean something
             scheduler=DDIMScheduler(clip_sample=False, beta_schedule="linear", prediction_type="v_prediction"),
         )
-    pipeline.save_pretrained(folder)
+
+
+def build_tiny_latte(folder: Path) -> None:
+    """Save it into ``folder``."""
+    make_tiny_latte().save_pretrained(folder)
 
 
 def _byte_tokenizer():

@@ -45,7 +45,7 @@ class Admission:
     def shares(self) -> Shares:
         """Return where the clients stand."""
         defaults, cost = self._config.defaults, self._profile.cost
-        whole_s = cost.left_s({"compute": defaults.num_inference_steps}, self._profile.guided_rows)
+        whole_s = cost.left_s({"compute": defaults.num_inference_steps}, self._profile.usual_rows)
         return self._fair_shares.shares(self._config.scheduling.client_lead * whole_s)
 
     def accept(self, session: Session, others: Sequence[Session]) -> None:
@@ -137,7 +137,7 @@ class Admission:
         return foresee(standings, self._ranking, self.shares(), slowdowns=self._slowdowns(), now=now)
 
     def _slowdowns(self) -> tuple[float, ...]:
-        return self._profile.cost.slowdowns(self._profile.guided_rows, self._config.limits.max_active)
+        return self._profile.cost.slowdowns(self._profile.usual_rows, self._config.limits.max_active)
 
 
 def _earliest(budgeting: Budgeting, options: Sequence[Option], crowd: Sequence[Standing]) -> float | None:

@@ -15,6 +15,7 @@ from lemica_backend.errors import ModelLoadError
 
 MODEL_FILE = "model.json"
 
+Family = Literal["latte", "open_sora", "wan", "cogvideox", "hunyuan_video", "hunyuan_video_15", "ltx", "mochi"]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -39,6 +40,21 @@ class Defaults(_Section):
     num_inference_steps: PositiveInt = 50
     guidance_scale: float = 4.0
     budget: str = "full"
+
+
+class Size(_Section):
+    """Of every video that the model makes; what is left out is the pipeline's default.
+
+    Attributes
+    ----------
+    height, width : int or None
+        Pixels.
+    num_frames : int or None
+    """
+
+    height: PositiveInt | None = None
+    width: PositiveInt | None = None
+    num_frames: PositiveInt | None = None
 
 
 class Limits(_Section):
@@ -148,8 +164,8 @@ class ModelConfig(_Section):
 
     Attributes
     ----------
-    family : str
-        Kind of model.
+    family : str or None
+        Kind of model; None takes what ``model_index.json`` beside the weights says.
     weights : str
         Folder in the diffusers layout, relative to the folder of ``model.json`` or absolute.
     hub_id : str or None
@@ -168,12 +184,15 @@ class ModelConfig(_Section):
         Frames per second of encoded videos.
     scheduler : SchedulerConfig or None
         The sampler; None for the pipeline's own.
+    size : Size
+    options : dict
+        What the family's pipeline takes beside a request; the family checks them.
     defaults : Defaults
     limits : Limits
     scheduling : Scheduling
     """
 
-    family: Literal["latte", "open_sora"] = "latte"
+    family: Family | None = None
     weights: str = "weights"
     hub_id: str | None = None
     hub_revision: str | None = None
@@ -183,6 +202,8 @@ class ModelConfig(_Section):
     threads: PositiveInt | None = None
     fps: Annotated[int, Field(ge=1, le=240)] = 8
     scheduler: SchedulerConfig | None = None
+    size: Size = Size()
+    options: dict[str, bool | int | float] = Field(default_factory=dict)
     defaults: Defaults = Defaults()
     limits: Limits = Limits()
     scheduling: Scheduling = Scheduling()
@@ -271,5 +292,6 @@ def _allowed_fields(location: tuple[object, ...]) -> str:
         ("defaults",): Defaults,
         ("limits",): Limits,
         ("scheduling",): Scheduling,
+        ("size",): Size,
     }
     return ", ".join(sections.get(location, ModelConfig).model_fields)

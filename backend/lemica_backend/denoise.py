@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lemica_backend.job import Job
-from lemica_backend.models.base import Stem, VideoModel
+from lemica_backend.models.base import Stem, Text, VideoModel
 from lemica_backend.noise import to_noise, to_output
 from lemica_backend.operators import OPERATORS
 from lemica_backend.step_cache import GUIDED, NOISE
@@ -24,7 +24,10 @@ from lemica_backend.types import Branch
 class _Row(NamedTuple):
     job: Job
     branch: Branch
-    at: int  # of the job among the jobs of this tick
+
+    @property
+    def text(self) -> Text:
+        return self.job.texts[self.branch]
 
 
 class _Made(NamedTuple):
@@ -82,38 +85,37 @@ def _run_model(model: VideoModel, jobs: Sequence[Job]) -> list[_Made]:
     """Run stem and head for every job, and the block stack for those that compute."""
     if not jobs:
         return []
-    stem = model.stem(torch.stack([job.model_input for job in jobs]), torch.stack([job.timestep for job in jobs]))
-    rows = [_Row(job, branch, at) for at, job in enumerate(jobs) for branch in job.texts]
-    stem = stem.rows([row.at for row in rows])
+    rows = [_Row(job, branch) for job in jobs for branch in job.texts]
+    latents, timesteps = ([getattr(row.job, name) for row in rows] for name in ("model_input", "timestep"))
+    stem = model.stem(torch.stack(latents), torch.stack(timesteps), [row.text for row in rows])
     hidden = _run_stack(model, rows, stem)
     branches = [len(job.texts) for job in jobs]
     parts = (tensor.split(branches) for tensor in (model.head(hidden, stem), stem.hidden, hidden))
     return [
-        _Made(_guide(output, job.planned.guidance_scale), before, after)
+        _Made(_guide(model, job, output), before, after)
         for job, output, before, after in zip(jobs, *parts, strict=True)
     ]
 
 
+def _guide(model: VideoModel, job: Job, outputs: Tensor) -> Tensor:
+    planned = job.planned
+    return model.guide(outputs, planned.guidance_scale, job.timestep, planned.num_inference_steps)
+
+
 def _step(job: Job, output: Tensor) -> Tensor:
-    return job.scheduler.step(output[None], job.timestep, job.latents[None], return_dict=False)[0][0]
+    latents = job.scheduler.step(output[None], job.timestep, job.latents[None], return_dict=False)[0][0]
+    return latents.to(job.latents.dtype)  # some samplers compute in float32
 
 
 def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem) -> Tensor:
     """Return the hidden states after the block stack: computed, or the input plus the row's cached residual."""
     computing = [index for index, row in enumerate(rows) if row.job.computes]
+    if len(computing) == len(rows):
+        return model.blocks(stem, [row.text for row in rows])
     hidden = stem.hidden.clone()
     if computing:
-        texts = [rows[index].job.texts[rows[index].branch] for index in computing]
-        hidden[computing] = model.blocks(stem.rows(computing), texts)
+        hidden[computing] = model.blocks(stem.rows(computing), [rows[index].text for index in computing])
     for index, row in enumerate(rows):
         if not row.job.computes:
             hidden[index] += row.job.cache.predict(row.job.step, row.branch, row.job.fill)
     return hidden
-
-
-def _guide(output: Tensor, guidance_scale: float) -> Tensor:
-    """Combine the branches (Ho and Salimans, 2022, equation 6): rows are uncond, cond, or cond alone."""
-    if len(output) == 1:
-        return output[0]
-    uncond, cond = output.unbind()
-    return uncond + guidance_scale * (cond - uncond)

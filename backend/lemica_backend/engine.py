@@ -23,7 +23,7 @@ from lemica_backend.courses import FULL, courses_of
 from lemica_backend.errors import EngineUnavailableError, InvalidRequestError, LemicaError, ModelLoadError, naming_row
 from lemica_backend.fair_shares import FairShares
 from lemica_backend.models import VideoModel, load_model, resample
-from lemica_backend.plan_check import require_operators
+from lemica_backend.plan_check import require_operators, require_switches
 from lemica_backend.planned import PlannedRequest, plan_request
 from lemica_backend.profile import Profile, measure_profile
 from lemica_backend.ranking import Ranking
@@ -257,8 +257,14 @@ def open_model(model_dir: Path, config: ModelConfig) -> VideoModel:
     """Load the weights that ``model.json`` names; raises `ModelLoadError`."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    dtype = getattr(torch, config.dtype)
-    model = load_model(config.family, _weights(model_dir, config), dtype=dtype, device=_device(config.device))
+    model = load_model(
+        config.family,
+        _weights(model_dir, config),
+        dtype=getattr(torch, config.dtype),
+        device=_device(config.device),
+        size=config.size,
+        options=config.options,
+    )
     return resample(model, config.scheduler) if config.scheduler else model
 
 
@@ -300,6 +306,8 @@ def _require_fit(plan: CachePlan, model: VideoModel) -> None:
         height=info.height,
         width=info.width,
     )
+    scheduler = model.new_scheduler(plan.provenance.num_inference_steps, seed=0)
+    require_switches(plan, model.switches(scheduler.timesteps))
 
 
 def _require_default(config: ModelConfig, plan: CachePlan | None) -> None:

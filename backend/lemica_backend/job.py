@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from lemica_backend.models.base import Scheduler, VideoModel
+from lemica_backend.models.base import Scheduler, Text, VideoModel
 from lemica_backend.operators import OPERATORS
 from lemica_backend.planned import PlannedRequest
 from lemica_backend.sampler_time import sampler_times
@@ -24,9 +24,9 @@ class Job:
     ----------
     planned : PlannedRequest
         What was asked for, with every default filled in, and the steps to compute.
-    texts : dict of Branch to Tensor, each of shape (tokens, width)
+    texts : dict of Branch to Text
         The branches in the order in which guidance combines them.
-    latents : Tensor, shape (channels, frames, height, width)
+    latents : Tensor, shape ``ModelInfo.latents_shape``
     scheduler : Scheduler
         This request's own.
     cache : StepCache
@@ -37,7 +37,7 @@ class Job:
     """
 
     planned: PlannedRequest
-    texts: dict[Branch, Tensor]
+    texts: dict[Branch, Text]
     latents: Tensor
     scheduler: Scheduler
     cache: StepCache
@@ -78,12 +78,13 @@ class Job:
 
 def start_job(model: VideoModel, planned: PlannedRequest) -> Job:
     """Encode the text and draw the noise."""
-    branches: tuple[Branch, ...] = ("uncond", "cond") if planned.guidance_scale > 1 else ("cond",)
-    scheduler = model.new_scheduler(planned.num_inference_steps)
+    branches = model.branches(planned.guidance_scale)
+    scheduler = model.new_scheduler(planned.num_inference_steps, planned.seed)
+    switches = model.switches(scheduler.timesteps)
     return Job(
         planned=planned,
-        texts=model.encode_text(planned.prompt, planned.negative_prompt, branches),
+        texts=model.encode_text(planned.prompt, planned.negative_prompt, branches, planned.guidance_scale),
         latents=model.initial_noise(planned.seed) * float(getattr(scheduler, "init_noise_sigma", 1.0)),
         scheduler=scheduler,
-        cache=StepCache(sampler_times(scheduler), planned.operators),
+        cache=StepCache(sampler_times(scheduler), planned.operators, switches),
     )

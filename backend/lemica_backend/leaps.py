@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -24,6 +23,7 @@ from lemica_backend.differences import final_difference, latents_difference
 from lemica_backend.job import Job
 from lemica_backend.models import VideoModel
 from lemica_backend.models.base import Scheduler
+from lemica_backend.models.schedulers import takes_timesteps
 from lemica_backend.step_cache import GUIDED, StepCache
 from lemica_planner import CalibrationError, PlanEntry
 from lemica_planner.replayer import OperatorFacts, Segment
@@ -31,7 +31,6 @@ from lemica_planner.replayer import OperatorFacts, Segment
 __all__ = ["LEAP", "LeapSession", "leap_operators"]
 
 LEAP = "leap"
-_OWN_SIGMAS = ("use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas")
 
 
 def leap_operators(scheduler: Any) -> dict[str, OperatorFacts]:
@@ -42,8 +41,7 @@ def leap_operators(scheduler: Any) -> dict[str, OperatorFacts]:
     CalibrationError
         If the scheduler takes no timesteps.
     """
-    takes = "timesteps" in inspect.signature(scheduler.set_timesteps).parameters
-    if not takes or any(scheduler.config.get(name) for name in _OWN_SIGMAS):
+    if not takes_timesteps(scheduler):
         raise CalibrationError(
             f"{type(scheduler).__name__} takes no timesteps as it is set, so there are none to choose; use dpmsolver++ "
             "or euler, with a spacing of timesteps"

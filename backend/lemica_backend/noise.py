@@ -45,6 +45,8 @@ def to_output(scheduler: Any, time: float, latents: Tensor, noise: Tensor) -> Te
 
 def _mixture(scheduler: Any, time: float) -> _Mixture:
     kind = scheduler.config.get("prediction_type", "flow_prediction")
+    if scheduler.config.get("invert_sigmas"):  # flow matching from the clip's side: Mochi's
+        return _Mixture(time, 1 - time, 1.0, -1.0)
     if kind == "flow_prediction":  # Lipman et al. 2023: time is sigma, the output the velocity
         return _Mixture(1 - time, time, -1.0, 1.0)
     alpha = (1 + time**2) ** -0.5

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Collection
 
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.operators import OPERATORS
 from lemica_planner import CachePlan, Fill, PlanEntry
 
-__all__ = ["require_operators"]
+__all__ = ["require_operators", "require_switches"]
 
 
 def require_operators(plan: CachePlan) -> None:
@@ -28,6 +29,23 @@ def require_operators(plan: CachePlan) -> None:
     for entry in plan.entries.values():
         for step, fill in entry.reuse(plan.provenance.operator).items():
             _require_weights(entry, step, fill)
+
+
+def require_switches(plan: CachePlan, switches: Collection[int]) -> None:
+    """Refuse a plan that skips a step at which the model's other weights take over.
+
+    Raises
+    ------
+    ModelLoadError
+        Naming the budget and the step.
+    """
+    for entry in plan.entries.values():
+        skipped = sorted(set(switches) - set(entry.steps))
+        if skipped:
+            raise ModelLoadError(
+                f"config.pbtxt, parameter cache_plan: budget {entry.budget} skips step {skipped[0]}, where the model's "
+                f"second transformer takes over; nothing computed before can be reused there: calibrate again"
+            )
 
 
 def _require_weights(entry: PlanEntry, step: int, fill: Fill) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,11 +15,11 @@ from lemica_backend.cost_model import DECODE, ENCODE_TEXT, CostModel, Work
 from lemica_backend.denoise import denoise
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.job import Job, start_job
-from lemica_backend.models.base import VideoModel
+from lemica_backend.models.base import VideoModel, text_branches
 from lemica_backend.operators import OPERATORS
 from lemica_backend.planned import FULL, PlannedRequest, plan_request
 from lemica_backend.step_cache import depths
-from lemica_backend.types import GenerationRequest
+from lemica_backend.types import Branch, GenerationRequest
 from lemica_planner import CachePlan, Fill
 
 _COUNTS = (1, 2, 4)  # requests in a tick
@@ -39,17 +39,20 @@ class Profile:
         Kept up to date by the engine.
     value_bytes : mapping of str to int
         By source, what one computed step leaves in the step cache: of one guidance branch where it belongs to a branch.
-    guided_rows : int
-        Branches of a request with guidance.
+    branches : callable
+        The model's own: the branches of a request by its guidance scale.
+    usual_rows : int
+        Branches of a request with the default guidance scale.
     """
 
     cost: CostModel
     value_bytes: Mapping[str, int] = field(default_factory=dict)
-    guided_rows: int = 2
+    branches: Callable[[float], Sequence[Branch]] = text_branches
+    usual_rows: int = 2
 
     def rows(self, planned: PlannedRequest) -> int:
         """Return the rows of a request that is not started yet."""
-        return self.guided_rows if planned.guidance_scale > 1 else 1
+        return len(self.branches(planned.guidance_scale))
 
     def cache_bytes(self, planned: PlannedRequest) -> int:
         """Return what a request's step cache holds at most, on any of its courses; 0 if sizes were not measured."""
@@ -73,7 +76,8 @@ def measure_profile(model: VideoModel, config: ModelConfig, plan: CachePlan | No
     ModelLoadError
         If there is a ``limits.cache_bytes`` that cannot be kept, because the one step that it needs fails.
     """
-    profile = Profile(CostModel(config.scheduling.share_margin))
+    usual_rows = len(model.branches(config.defaults.guidance_scale))
+    profile = Profile(CostModel(config.scheduling.share_margin), branches=model.branches, usual_rows=usual_rows)
     sources = sorted({OPERATORS[name].source for name in plan.operators}) if plan else []
     try:
         with torch.inference_mode():
@@ -110,13 +114,12 @@ def timed_tick(model: VideoModel, jobs: Sequence[Job]) -> float:
 
 def _with_sizes(profile: Profile, model: VideoModel, config: ModelConfig, sources: Sequence[str]) -> Profile:
     """Return the profile with the bytes that one computed step leaves in the cache, measured in one."""
-    sizes, rows = {}, profile.guided_rows
+    sizes = {}
     for source in sources:
         job = start_job(model, _planned(model, config, (source,)))
         denoise(model, [job])
         sizes[source] = job.cache.nbytes // (len(job.texts) if source in _OF_BRANCHES else 1)
-        rows = len(job.texts) if job.planned.guidance_scale > 1 else rows
-    return dataclasses.replace(profile, value_bytes=sizes, guided_rows=rows)
+    return dataclasses.replace(profile, value_bytes=sizes)
 
 
 def _rounds(model: VideoModel, config: ModelConfig, sources: Sequence[str]) -> Iterator[tuple[Work, int, float]]:

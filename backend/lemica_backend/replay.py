@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -84,7 +84,7 @@ class EngineReplayer:
 
     def operators(self) -> dict[str, OperatorFacts]:
         """Return the reuse operators by name; without guidance there is nothing to split."""
-        guided = self._config.defaults.guidance_scale > 1
+        guided = "uncond" in self._model.branches(self._config.defaults.guidance_scale)
         return {
             name: OperatorFacts(each.order, each.fits) for name, each in OPERATORS.items() if guided or name != SPLIT
         }
@@ -114,6 +114,11 @@ class EngineReplayer:
         """Make the sample's reference videos."""
         with _naming(f"the sample {sample.prompt[:80]!r}"):
             return EngineYardstick(self._model, self._config, sample, references, judges=self.judges, keep=self.keep)
+
+    def switches(self) -> frozenset[int]:
+        """Return the steps at which the model's other weights take over."""
+        scheduler = self._model.new_scheduler(self._config.defaults.num_inference_steps, seed=0)
+        return self._model.switches(scheduler.timesteps)
 
     def open(self, sample: Sample) -> ReplaySession:
         """Run the sample once without reuse, keeping every step's state."""
@@ -157,7 +162,8 @@ class EngineReplay:
         self._model = model
         self._on_the_way, self._at_the_end = latents_difference(metric), final_difference(metric, model)
         self._times = sampler_times(job.scheduler)
-        job.cache = StepCache(self._times, ("residual", "output", "noise"))
+        self._switches = model.switches(job.scheduler.timesteps)
+        job.cache = self._cache(("residual", "output", "noise"))
         self._before = [_fork(job)]  # the state before each step, and at the end
         while not job.is_finished:
             denoise(model, [job])
@@ -229,20 +235,23 @@ class EngineReplay:
     def _fork_path(self, path: PlanEntry) -> Job:
         job = _fork(self._before[0])
         reuse = path.reuse("residual")
-        job.cache = StepCache(self._times, {fill.operator for fill in reuse.values()})
+        job.cache = self._cache({fill.operator for fill in reuse.values()})
         job.planned = dataclasses.replace(job.planned, computed=frozenset(path.steps), reuse=reuse)
         return job
 
     def _fork_segment(self, segment: Segment) -> Job:
         """Return the job that has computed the segment's start and, before it, its history."""
         job = _fork(self._before[segment.start + 1])
-        job.cache = StepCache(self._times, (segment.operator,))
+        job.cache = self._cache((segment.operator,))
         for step in (*segment.history, segment.start):
             for key, value in self._before[step + 1].cache.latest().items():
                 job.cache.record(step, key, value)
         computed = frozenset(range(segment.end, self._num_steps))
         job.planned = dataclasses.replace(job.planned, computed=computed, reuse=segment.fills)
         return job
+
+    def _cache(self, operators: Collection[str]) -> StepCache:
+        return StepCache(self._times, operators, self._switches)
 
     def _differences(self, jobs: Sequence[Job]) -> NDArray[np.float64]:
         """Return each job's difference from the trajectory at the step where it is."""

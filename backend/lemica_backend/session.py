@@ -218,7 +218,7 @@ class Session:
         latents = self.job.latents
         if not torch.isfinite(latents).all():
             raise GenerationError("the latents are not finite (NaN or infinity); try another seed or guidance_scale")
-        return GenerationResult(model.decode(latents), latents.float().cpu().numpy())
+        return GenerationResult(model.decode(latents, self.job.planned.seed), latents.float().cpu().numpy())
 
     def fail(self, error: Exception) -> bool:
         """Answer with `error`; always False."""

@@ -40,12 +40,15 @@ class StepCache:
         The sampler's time at each step, strictly monotonic; see `lemica_backend.sampler_time`.
     operators : collection of str
         The operators that will predict; what none of them needs is not kept.
+    switches : collection of int
+        The steps at which other weights take over: what was recorded before one is dropped there.
     """
 
-    def __init__(self, times: Sequence[float], operators: Collection[str]) -> None:
+    def __init__(self, times: Sequence[float], operators: Collection[str], switches: Collection[int] = ()) -> None:
         self.times = times
         self._operators = operators
         self._depth = depths(operators)
+        self._switches = switches
         self._kept: dict[Key, tuple[_Value, ...]] = {}
 
     def keeps(self, source: Source) -> bool:
@@ -56,7 +59,9 @@ class StepCache:
         """Keep what a computed step made: a branch's residual, the guided output or its noise."""
         depth = self._depth[_SOURCE_OF.get(key, "residual")]
         if depth:
-            self._kept[key] = (*self._kept.get(key, ()), _Value(step, value))[-depth:]
+            since = max((switch for switch in self._switches if switch <= step), default=0)
+            before = (each for each in self._kept.get(key, ()) if each.step >= since)
+            self._kept[key] = (*before, _Value(step, value))[-depth:]
 
     def predict(self, step: int, key: Key, fill: Fill) -> Tensor:
         """Return what a skipped step takes in place of a computed value.
@@ -97,7 +102,7 @@ class StepCache:
 
     def copy(self) -> StepCache:
         """Return a cache that records on its own; the tensors are shared."""
-        twin = StepCache(self.times, self._operators)
+        twin = StepCache(self.times, self._operators, self._switches)
         twin._kept = dict(self._kept)
         return twin
 

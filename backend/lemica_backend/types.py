@@ -65,8 +65,8 @@ class GenerationResult:
     Attributes
     ----------
     frames : ndarray of uint8, shape (frames, height, width, 3)
-    latents : ndarray of float32, shape (channels, frames, height, width)
-        The final latents, before decoding.
+    latents : ndarray of float32
+        The final latents, before decoding, in the shape of the model's own pipeline.
     info : dict
         JSON-ready: seed, budget, computed steps, predicted error, timings in ms, plan id.
     """

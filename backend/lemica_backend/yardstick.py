@@ -125,7 +125,7 @@ class EngineYardstick:
             with atomic_write(path) as file:
                 np.save(file, self._make(way)[1].latents)
         latents = np.load(path)
-        return Video(self._model.decode(torch.from_numpy(latents)), latents)
+        return Video(self._model.decode(torch.from_numpy(latents), self._sample.seed), latents)
 
     def _name(self, way: Way) -> str:
         """Return what decides the reference's latents, as the name of a file."""
@@ -140,7 +140,7 @@ class EngineYardstick:
         job = start_job(model, self._planned(way, model))
         while not job.is_finished:
             denoise(model, [job])
-        return job, Video(model.decode(job.latents), job.latents.float().cpu().numpy())
+        return job, Video(model.decode(job.latents, job.planned.seed), job.latents.float().cpu().numpy())
 
     def _planned(self, way: Way, model: VideoModel) -> PlannedRequest:
         request = GenerationRequest(self._sample.prompt, seed=self._sample.seed, budget=FULL)

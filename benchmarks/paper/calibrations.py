@@ -19,10 +19,11 @@ from benchmarks.models import OpenModel, open_paper_replayer
 from demo.measure import read_prompts
 from lemica_planner import CalibrationError, PlanEntry, Sample
 from lemica_planner.graph_file import load_graph
-from lemica_planner.lazy import calibrate_lazily, feasible_range
+from lemica_planner.lazy import calibrate_lazily
 from lemica_planner.measuring import Runner
 from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.plan import default_names
+from lemica_planner.switches import feasible_range
 from lemica_planner.terminal import progress_bar
 
 if TYPE_CHECKING:

@@ -80,10 +80,11 @@ class PairedLatte(nn.Module, CacheMixin):  # type: ignore[misc]  # diffusers is 
         """Return the model's output for latents (R, C, F, h, w) at timesteps (R,), with texts (R, tokens, width)."""
         stem = self._model.stem(latents, timesteps)
         rows, frames, patches, _ = stem.hidden.shape
+        modulation, _ = stem.conditions
         conditions = Conditions(
             texts.repeat_interleave(frames, dim=0),
-            stem.modulation.repeat_interleave(frames, dim=0),
-            stem.modulation.repeat_interleave(patches, dim=0),
+            modulation.repeat_interleave(frames, dim=0),
+            modulation.repeat_interleave(patches, dim=0),
             rows,
         )
         hidden = stem.hidden.flatten(0, 1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from lemica_backend.config import ModelConfig, load_config
 from lemica_backend.denoise import denoise
 from lemica_backend.job import Job, start_job
+from lemica_backend.models import detect_family
 from lemica_backend.models.latte import LatteModel
 from lemica_backend.planned import FULL, PlannedRequest, plan_request
 from lemica_backend.types import GenerationRequest
@@ -103,8 +104,9 @@ def open_latte(model_dir: Path) -> tuple[OpenLatte, ModelConfig]:
     """
     version = model_dir / "1"
     config = load_config(version / "model.json")
-    if config.family != "latte":
-        raise ValueError(f"{model_dir}: family is {config.family!r}; rivals are compared on 'latte' only")
+    family = detect_family(version / config.weights)
+    if family != "latte":
+        raise ValueError(f"{model_dir}: family is {family!r}; rivals are compared on 'latte' only")
     device = "cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu"
     model = OpenLatte(version / config.weights, dtype=getattr(torch, config.dtype), device=device)
     model.pipeline.set_progress_bar_config(disable=True)

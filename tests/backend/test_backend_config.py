@@ -24,14 +24,15 @@ def load(tmp_path):
 
 def test_empty_file_means_all_defaults(load):
     config = load({})
-    assert (config.family, config.weights, config.device, config.fps) == ("latte", "weights", "auto", 8)
+    assert (config.family, config.weights, config.device, config.fps) == (None, "weights", "auto", 8)
     assert config.defaults.model_dump() == {"num_inference_steps": 50, "guidance_scale": 4.0, "budget": "full"}
     assert (config.limits.max_active, config.limits.max_queue, config.limits.max_prompt_bytes) == (8, 64, 4096)
 
 
 def test_shipped_file_names_every_field_that_matters():
     given = json.loads(SHIPPED.read_text())
-    assert set(given) == set(ModelConfig.model_fields) - {"hub_id", "hub_revision", "allow_hub", "scheduler"}
+    optional = {"hub_id", "hub_revision", "allow_hub", "scheduler", "size", "options"}
+    assert set(given) == set(ModelConfig.model_fields) - optional
     assert load_config(SHIPPED).defaults.num_inference_steps == 50
 
 
@@ -62,7 +63,8 @@ def test_hub_ids_only_on_demand(load, tmp_path):
         ("[]", "got []"),
         ({"famly": "latte"}, "famly: no such field; allowed are family, weights"),
         ({"limits": {"max_activ": 1}}, "limits.max_activ: no such field; allowed are max_active"),
-        ({"family": "wan"}, "family: got 'wan'; Input should be 'latte'"),
+        ({"family": "sora"}, "family: got 'sora'; Input should be 'latte', 'open_sora'"),
+        ({"size": {"heigth": 48}}, "size.heigth: no such field; allowed are height, width, num_frames"),
         ({"dtype": "int8"}, "'float32', 'bfloat16' or 'float16'"),
         ({"device": "gpu"}, "device: got 'gpu'"),
         ({"fps": 0}, "fps: got 0; Input should be greater than or equal to 1"),

@@ -36,10 +36,10 @@ class Gate:
     def __getattr__(self, name):
         return getattr(self._model, name)
 
-    def stem(self, latents, timesteps):
+    def stem(self, latents, timesteps, texts):
         self.reached.set()
         assert self.opened.wait(60)
-        return self._model.stem(latents, timesteps)
+        return self._model.stem(latents, timesteps, texts)
 
     def blocks(self, stem, texts):
         self.rows += len(texts)

@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from diffusers import (
+    CogVideoXDDIMScheduler,
+    CogVideoXDPMScheduler,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
@@ -31,6 +33,27 @@ def test_noise_over_signal_where_there_are_alphas():
 def test_sigma_for_flow_matching():
     scheduler = with_steps(FlowMatchEulerDiscreteScheduler(shift=3.0))
     assert sampler_times(scheduler) == pytest.approx(scheduler.sigmas[:10].tolist())
+
+
+def test_sigma_for_a_multistep_sampler_of_flow_matching():
+    """It holds an alphas_cumprod, too, which its timesteps mean nothing to: of 100 of them, two are alike."""
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 12.0}
+    scheduler = with_steps(UniPCMultistepScheduler(**flow), 100)
+    times = sampler_times(scheduler)
+    assert len(set(scheduler.timesteps.tolist())) < 100
+    assert times == pytest.approx(scheduler.sigmas[:100].tolist())
+    assert list(times) == sorted(set(times), reverse=True)
+
+
+@pytest.mark.parametrize("kind", [CogVideoXDDIMScheduler, CogVideoXDPMScheduler])
+def test_a_schedule_that_begins_without_signal_has_finite_times(kind):
+    scheduler = with_steps(kind(rescale_betas_zero_snr=True, timestep_spacing="trailing"))
+    times = sampler_times(scheduler)
+    alpha_bar = scheduler.alphas_cumprod[scheduler.timesteps[4]].item()
+    assert scheduler.alphas_cumprod[scheduler.timesteps[0]] == 0
+    assert times[0] == pytest.approx(4096)
+    assert times[4] == pytest.approx(math.sqrt((1 - alpha_bar) / alpha_bar))
+    assert list(times) == sorted(set(times), reverse=True)
 
 
 def test_timesteps_where_there_is_nothing_else():

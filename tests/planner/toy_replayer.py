@@ -99,6 +99,8 @@ def forecast(known: dict[int, np.ndarray], step: int, fill: Fill) -> np.ndarray:
 class ToyReplayer:
     """Opens sessions and remembers them; `interrupt_after` calls of `errors` it is interrupted like by Ctrl-C."""
 
+    switched: tuple[int, ...] = ()
+
     def __init__(
         self,
         num_steps: int = 9,
@@ -115,6 +117,9 @@ class ToyReplayer:
 
     def provenance(self) -> Provenance:
         return toy_provenance(num_inference_steps=self.model.num_steps, **self._stated)
+
+    def switches(self) -> tuple[int, ...]:
+        return self.switched
 
     def operators(self) -> dict[str, OperatorFacts]:
         return OPERATORS

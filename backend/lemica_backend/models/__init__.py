@@ -2,42 +2,77 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 
-from lemica_backend.config import SchedulerConfig
+from lemica_backend.config import Family, SchedulerConfig, Size
 from lemica_backend.errors import ModelLoadError
-from lemica_backend.models.base import ModelInfo, Stem, VideoModel
+from lemica_backend.models.base import ModelInfo, Stem, Text, VideoModel
 
-FAMILIES = {  # the module of each family's adapter, and its class
-    "latte": ("lemica_backend.models.latte", "LatteModel"),
-    "open_sora": ("lemica_backend.models.open_sora", "OpenSoraModel"),
+__all__ = ["FAMILIES", "ModelInfo", "Stem", "Text", "VideoModel", "detect_family", "load_model", "resample"]
+
+
+class _Adapter(NamedTuple):
+    pipeline: str  # ``_class_name`` in model_index.json
+    module: str
+    model: str
+
+
+FAMILIES: dict[Family, _Adapter] = {
+    "latte": _Adapter("LattePipeline", "latte", "LatteModel"),
+    "open_sora": _Adapter("OpenSoraPipeline", "open_sora", "OpenSoraModel"),
+    "wan": _Adapter("WanPipeline", "wan", "WanModel"),
+    "cogvideox": _Adapter("CogVideoXPipeline", "cogvideox", "CogVideoXModel"),
+    "hunyuan_video": _Adapter("HunyuanVideoPipeline", "hunyuan_video", "HunyuanVideoModel"),
+    "hunyuan_video_15": _Adapter("HunyuanVideo15Pipeline", "hunyuan_video_15", "HunyuanVideo15Model"),
+    "ltx": _Adapter("LTXPipeline", "ltx", "LtxModel"),
+    "mochi": _Adapter("MochiPipeline", "mochi", "MochiModel"),
 }
 
-__all__ = ["FAMILIES", "ModelInfo", "Stem", "VideoModel", "load_model", "resample"]
 
-
-def load_model(family: str, weights: Path, *, dtype: torch.dtype, device: str) -> VideoModel:
+def load_model(
+    family: Family | None,
+    weights: Path,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    size: Size | None = None,
+    options: Mapping[str, object] | None = None,
+) -> VideoModel:
     """Load a model family's adapter from a diffusers folder.
+
+    Parameters
+    ----------
+    family : str or None
+        What the weights must be; None takes what they are.
+    weights : Path
+    dtype, device
+        Where and in what precision the model computes.
+    size : Size, optional
+        Of every video; what it leaves out is the pipeline's default.
+    options : mapping, optional
+        What the family's pipeline takes beside a request.
 
     Raises
     ------
     ModelLoadError
-        If the family is unknown or its weights cannot be read.
+        If the weights are of another family or of none, or cannot be read, or the size or an option is not served.
     """
-    if family not in FAMILIES:
-        raise ModelLoadError(f"model.json: family is {family!r}; known families are: {', '.join(FAMILIES)}")
-    if not (weights / "model_index.json").is_file():
-        raise ModelLoadError(f"{weights}: no model_index.json there; weights must be a folder in the diffusers layout")
-    module, adapter = FAMILIES[family]
+    found = detect_family(weights)
+    adapter = FAMILIES[found]
+    if family not in (None, found):
+        theirs = f"{found!r} ({adapter.pipeline})"
+        raise ModelLoadError(f"model.json: family is {family!r}, but the weights in {weights} are of {theirs}")
     try:
-        make = getattr(import_module(module), adapter)
-        return cast(VideoModel, make(weights, dtype=dtype, device=device))
+        make = getattr(import_module(f"{__name__}.{adapter.module}"), adapter.model)  # loads diffusers
+        return cast(VideoModel, make(weights, dtype=dtype, device=device, size=size, options=options))
     except Exception as error:  # a broken file shows as almost any error of four libraries
-        raise ModelLoadError(f"cannot load the {family} weights in {weights}: {error}") from error
+        raise ModelLoadError(f"cannot load the {found} weights in {weights}: {error}") from error
 
 
 def resample(model: VideoModel, choice: SchedulerConfig) -> VideoModel:
@@ -46,8 +81,31 @@ def resample(model: VideoModel, choice: SchedulerConfig) -> VideoModel:
     Raises
     ------
     ModelLoadError
-        If there is no such sampler, or it does not take the parameters.
+        If there is no such sampler, it does not take the parameters, or the family's pipeline has a schedule that no
+        sampler makes by itself.
     """
     from lemica_backend.models.resampled import ResampledModel  # noqa: PLC0415 - loads diffusers
 
     return ResampledModel(model.base if isinstance(model, ResampledModel) else model, choice)
+
+
+def detect_family(weights: Path) -> Family:
+    """Return the family whose pipeline ``model_index.json`` names.
+
+    Raises
+    ------
+    ModelLoadError
+        If there is no such file, or it names another pipeline.
+    """
+    index = weights / "model_index.json"
+    if not index.is_file():
+        raise ModelLoadError(f"{weights}: no model_index.json there; weights must be a folder in the diffusers layout")
+    try:
+        name = json.loads(index.read_text(encoding="utf-8"))["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelLoadError(f"{index}: no JSON object with a _class_name: {error!r}") from error
+    for family, adapter in FAMILIES.items():
+        if adapter.pipeline == name:
+            return family
+    served = ", ".join(adapter.pipeline for adapter in FAMILIES.values())
+    raise ModelLoadError(f"{index}: the pipeline is {name!r}; served are {served}")

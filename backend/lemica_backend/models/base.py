@@ -12,32 +12,31 @@ from torch import Tensor
 
 from lemica_backend.types import Branch
 
+Text = Any  # what a family keeps of one branch's text, tensors without a dimension for rows; nobody else looks inside
+
 
 class Stem(NamedTuple):
-    """What stays outside the block stack, one row a request.
+    """What stays outside the block stack, one row a request's branch.
 
     Attributes
     ----------
-    hidden : Tensor, shape (R, frames, patches, width)
-        The embedded latents that enter the block stack.
-    modulation : Tensor, shape (R, ...)
-        What the blocks need of the timestep.
-    embedding : Tensor, shape (R, width)
-        What the head needs of the timestep.
+    hidden : Tensor, shape (R, ..., width)
+        The embedded latents that enter the block stack; what the stack adds to them is the residual.
+    conditions : tuple of Tensor, each of shape (R, ...)
+        What the family's own blocks and head need beside it, such as the embedded timestep.
     """
 
     hidden: Tensor
-    modulation: Tensor
-    embedding: Tensor
+    conditions: tuple[Tensor, ...]
 
     def rows(self, index: Sequence[int]) -> Stem:
         """Return the given rows, in the given order; an index may repeat."""
         pick = list(index)
-        return Stem(self.hidden[pick], self.modulation[pick], self.embedding[pick])
+        return Stem(self.hidden[pick], tuple(each[pick] for each in self.conditions))
 
 
 class Scheduler(Protocol):
-    """One request's own sampler state (a diffusers scheduler after ``set_timesteps``)."""
+    """One request's own sampler state (a diffusers scheduler after ``set_timesteps``, or what stands for one)."""
 
     timesteps: Tensor
 
@@ -54,11 +53,12 @@ class ModelInfo:
     max_steps: int  # the scheduler has no more timesteps
     weights_hash: str
     scheduler: str
-    scheduler_config: dict[str, Any]
+    scheduler_config: dict[str, Any]  # its parameters, and the family's options that are not their defaults
     num_frames: int
     height: int
     width: int
-    latents_shape: tuple[int, int, int, int]  # channels, frames, height, width
+    latents_shape: tuple[int, ...]  # of one request, as the pipeline itself holds them
+    makes_schedule: bool = False  # the family's pipeline sets the noise levels, which another sampler would not get
 
 
 class VideoModel(Protocol):
@@ -66,8 +66,14 @@ class VideoModel(Protocol):
 
     info: ModelInfo
 
-    def encode_text(self, prompt: str, negative_prompt: str, branches: Sequence[Branch]) -> dict[Branch, Tensor]:
-        """Return each branch's text states, shape (tokens, width)."""
+    def branches(self, guidance_scale: float) -> tuple[Branch, ...]:
+        """Return the branches that run at this guidance scale, in the order of `guide`."""
+        ...
+
+    def encode_text(
+        self, prompt: str, negative_prompt: str, branches: Sequence[Branch], guidance_scale: float = 1.0
+    ) -> dict[Branch, Text]:
+        """Return each branch's text, with the guidance scale where the transformer takes it as an input."""
         ...
 
     def initial_noise(self, seed: int) -> Tensor:
@@ -77,22 +83,49 @@ class VideoModel(Protocol):
         """
         ...
 
-    def new_scheduler(self, num_inference_steps: int) -> Scheduler:
-        """Return a scheduler that belongs to one request."""
+    def new_scheduler(self, num_inference_steps: int, seed: int = 0) -> Scheduler:
+        """Return a scheduler that belongs to one request; it can be deep-copied at any step, noise included.
+
+        The seed is that of the initial noise, for samplers that draw more.
+        """
         ...
 
-    def stem(self, latents: Tensor, timesteps: Tensor) -> Stem:
-        """Embed latents of shape (R, C, F, h, w) at timesteps of shape (R,)."""
+    def switches(self, timesteps: Tensor) -> frozenset[int]:
+        """Return the steps at which other weights take over: nothing computed before them may be reused from there."""
         ...
 
-    def blocks(self, stem: Stem, texts: Sequence[Tensor]) -> Tensor:
+    def stem(self, latents: Tensor, timesteps: Tensor, texts: Sequence[Text]) -> Stem:
+        """Embed latents of shape (R, ...) at timesteps of shape (R,), each row with its own text."""
+        ...
+
+    def blocks(self, stem: Stem, texts: Sequence[Text]) -> Tensor:
         """Run the block stack on the stem's rows, each with its own text; shape of ``stem.hidden``."""
         ...
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
-        """Turn hidden states into the model's output, shape (R, C, F, h, w)."""
+        """Turn hidden states into the model's output, in the shape of the latents."""
         ...
 
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Decode latents (C, F, h, w) to frames (F, height, width, 3)."""
+    def guide(self, outputs: Tensor, guidance_scale: float, timestep: Tensor, num_inference_steps: int) -> Tensor:
+        """Combine the outputs of a request's branches, shape (branches, ...), into one."""
         ...
+
+    def decode(self, latents: Tensor, seed: int = 0) -> NDArray[np.uint8]:
+        """Decode one request's latents to frames (F, height, width, 3).
+
+        The seed is that of the initial noise, for autoencoders that draw more.
+        """
+        ...
+
+
+def text_branches(guidance_scale: float) -> tuple[Branch, ...]:
+    """Return the branches of classifier-free guidance, which a scale of at most 1 turns off."""
+    return ("uncond", "cond") if guidance_scale > 1 else ("cond",)
+
+
+def guided(outputs: Tensor, guidance_scale: float) -> Tensor:
+    """Combine the branches (Ho and Salimans, 2022, equation 6): rows are uncond, cond, or cond alone."""
+    if len(outputs) == 1:
+        return outputs[0]
+    uncond, cond = outputs.unbind()
+    return uncond + guidance_scale * (cond - uncond)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lemica_backend.config import SchedulerConfig
-from lemica_backend.errors import InvalidRequestError
-from lemica_backend.models.base import Scheduler, Stem, VideoModel
+from lemica_backend.errors import InvalidRequestError, ModelLoadError
+from lemica_backend.models.base import Scheduler, Stem, Text, VideoModel
 from lemica_backend.models.schedulers import describe_scheduler, make_scheduler
 from lemica_backend.types import Branch
 
@@ -37,10 +37,12 @@ class ResampledModel:
     Raises
     ------
     ModelLoadError
-        If there is no such scheduler, or it does not take the parameters.
+        If there is no such scheduler, it does not take the parameters, or the family makes its own schedule.
     """
 
     def __init__(self, model: VideoModel, choice: SchedulerConfig) -> None:
+        if model.info.makes_schedule:
+            raise ModelLoadError(f"model.json: scheduler: {model.info.family} makes its own schedule: leave it out")
         own = cast(Any, model.new_scheduler(model.info.max_steps))
         self.base = model
         self._timesteps = choice.timesteps
@@ -52,7 +54,15 @@ class ResampledModel:
         name = type(self._scheduler).__name__
         self.info = dataclasses.replace(model.info, scheduler=name, scheduler_config=stated)
 
-    def new_scheduler(self, num_inference_steps: int) -> Scheduler:
+    def branches(self, guidance_scale: float) -> tuple[Branch, ...]:
+        """Return the model's branches."""
+        return self.base.branches(guidance_scale)
+
+    def switches(self, timesteps: Tensor) -> frozenset[int]:
+        """Return the steps at which the model's other weights take over."""
+        return self.base.switches(timesteps)
+
+    def new_scheduler(self, num_inference_steps: int, seed: int = 0) -> Scheduler:
         """Return a scheduler that belongs to one request.
 
         Raises
@@ -72,19 +82,21 @@ class ResampledModel:
             )
         return cast(Scheduler, scheduler)
 
-    def encode_text(self, prompt: str, negative_prompt: str, branches: Sequence[Branch]) -> dict[Branch, Tensor]:
-        """Return each branch's text states, as the model does."""
-        return self.base.encode_text(prompt, negative_prompt, branches)
+    def encode_text(
+        self, prompt: str, negative_prompt: str, branches: Sequence[Branch], guidance_scale: float = 1.0
+    ) -> dict[Branch, Text]:
+        """Return each branch's text, as the model does."""
+        return self.base.encode_text(prompt, negative_prompt, branches, guidance_scale)
 
     def initial_noise(self, seed: int) -> Tensor:
         """Return the model's noise."""
         return self.base.initial_noise(seed)
 
-    def stem(self, latents: Tensor, timesteps: Tensor) -> Stem:
+    def stem(self, latents: Tensor, timesteps: Tensor, texts: Sequence[Text]) -> Stem:
         """Embed latents, as the model does."""
-        return self.base.stem(latents, timesteps)
+        return self.base.stem(latents, timesteps, texts)
 
-    def blocks(self, stem: Stem, texts: Sequence[Tensor]) -> Tensor:
+    def blocks(self, stem: Stem, texts: Sequence[Text]) -> Tensor:
         """Run the model's block stack."""
         return self.base.blocks(stem, texts)
 
@@ -92,6 +104,10 @@ class ResampledModel:
         """Run the model's head."""
         return self.base.head(hidden, stem)
 
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+    def guide(self, outputs: Tensor, guidance_scale: float, timestep: Tensor, num_inference_steps: int) -> Tensor:
+        """Combine the branches, as the model does."""
+        return self.base.guide(outputs, guidance_scale, timestep, num_inference_steps)
+
+    def decode(self, latents: Tensor, seed: int = 0) -> NDArray[np.uint8]:
         """Decode, as the model does."""
-        return self.base.decode(latents)
+        return self.base.decode(latents, seed)

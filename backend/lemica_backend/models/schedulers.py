@@ -11,7 +11,7 @@ import diffusers
 from lemica_backend.config import SchedulerConfig
 from lemica_backend.errors import ModelLoadError
 
-__all__ = ["SCHEDULERS", "describe_scheduler", "make_scheduler"]
+__all__ = ["SCHEDULERS", "describe_scheduler", "make_scheduler", "takes_timesteps"]
 
 # One model call a step and no noise of their own: a seed must mean one video, and a step one forward.
 SCHEDULERS = (
@@ -23,6 +23,8 @@ SCHEDULERS = (
     "UniPCMultistepScheduler",
 )
 _WHERE = "model.json: scheduler"
+_OWN_SIGMAS = ("use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas")
+_SHIFTS = ("use_dynamic_shifting", "shift_terminal", "invert_sigmas")  # of flow matching
 
 
 def make_scheduler(own: Any, choice: SchedulerConfig) -> Any:
@@ -31,12 +33,15 @@ def make_scheduler(own: Any, choice: SchedulerConfig) -> Any:
     Raises
     ------
     ModelLoadError
-        If there is no such scheduler, it draws noise, or it does not take a parameter; what is allowed is named.
+        If there is no such scheduler, it draws noise, or it does not take a parameter; what is allowed is named. Also
+        if no class is given and the own one is none of diffusers'.
     """
     name = choice.class_name or type(own).__name__
     if choice.class_name is not None and name not in SCHEDULERS:
         raise ModelLoadError(f"{_WHERE}.class is {name!r}; allowed are {', '.join(SCHEDULERS)}")
-    kind = getattr(diffusers, name)
+    kind = getattr(diffusers, name, None)
+    if kind is None:
+        raise ModelLoadError(f"{_WHERE}: the model's own sampler takes no parameters; give a class")
     taken = inspect.signature(kind.__init__).parameters
     unknown = sorted(set(choice.parameters) - set(taken))
     if unknown:
@@ -55,11 +60,22 @@ def _require_use(made: Any, choice: SchedulerConfig) -> None:
         raise ModelLoadError(f"{_WHERE}.algorithm_type draws noise at every step; use dpmsolver++")
     if choice.timesteps is None:
         return
-    if "timesteps" not in inspect.signature(made.set_timesteps).parameters:
+    if not takes_timesteps(made):
         raise ModelLoadError(f"{_WHERE}.timesteps: {type(made).__name__} takes none; DPMSolverMultistepScheduler does")
     last = made.config.num_train_timesteps - 1
     if choice.timesteps[0] > last:
         raise ModelLoadError(f"{_WHERE}.timesteps: {choice.timesteps[0]} is above {last}")
+
+
+def takes_timesteps(scheduler: Any) -> bool:
+    """Return whether it can be told its timesteps, and then has the noise levels that belong to them.
+
+    Flow matching with a shift would move the noise levels once more, and no longer fit its own timesteps.
+    """
+    config, setter = scheduler.config, getattr(scheduler, "set_timesteps", None)
+    if setter is None or "timesteps" not in inspect.signature(setter).parameters:
+        return False
+    return not any(config.get(name) for name in (*_OWN_SIGMAS, *_SHIFTS)) and config.get("shift", 1.0) == 1.0
 
 
 def describe_scheduler(scheduler: Any) -> dict[str, Any]:

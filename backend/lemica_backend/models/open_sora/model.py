@@ -7,7 +7,7 @@ layer, as in the caching of Open-Sora by others (arXiv 2411.19108).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lemica_backend.config import Size
 from lemica_backend.errors import InvalidRequestError, ModelLoadError
-from lemica_backend.models.base import ModelInfo, Scheduler, Stem
+from lemica_backend.models.base import ModelInfo, Scheduler, Stem, guided, text_branches
 from lemica_backend.models.open_sora.layers import Texts
 from lemica_backend.models.open_sora.pipeline import OpenSoraPipeline
 from lemica_backend.models.open_sora.text import TextConditioner
+from lemica_backend.models.pipeline_model import Shape, fixed_shape
 from lemica_backend.models.weights_hash import hash_weights
 from lemica_backend.types import Branch
 
@@ -37,14 +39,26 @@ class OpenSoraModel:
         A folder that `OpenSoraPipeline.save_pretrained` wrote.
     dtype, device
         Where and in what precision the model computes.
+    size, options
+        None or what the folder says: the size is fixed there, and there are no options.
 
     Raises
     ------
     ModelLoadError
-        If `dtype` is float16, in which the autoencoder overflows, or a package is missing.
+        If `dtype` is float16, in which the autoencoder overflows, a package is missing, or there are options.
+    ValueError
+        If the size is another one.
     """
 
-    def __init__(self, folder: Path, *, dtype: torch.dtype, device: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        dtype: torch.dtype,
+        device: str,
+        size: Size | None = None,
+        options: Mapping[str, object] | None = None,
+    ) -> None:
         if dtype == torch.float16:
             raise ModelLoadError("dtype is float16, in which the autoencoder overflows: take bfloat16 or float32")
         pipeline = OpenSoraPipeline.from_pretrained(folder, dtype=dtype)
@@ -59,6 +73,9 @@ class OpenSoraModel:
             max_tokens=self._net.config.model_max_length,
         )
         self.info = self._make_info(folder)
+        fixed_shape(Shape(self.info.height, self.info.width, self.info.num_frames), size or Size())
+        if options:
+            raise ModelLoadError(f"model.json, options: this family has none; got {', '.join(options)}")
 
     def _make_info(self, folder: Path) -> ModelInfo:
         video, cell = self._video, self._vae.spatial_factor
@@ -80,7 +97,13 @@ class OpenSoraModel:
         config = {k: v for k, v in sorted(self._scheduler.config.items()) if not k.startswith("_")}
         return {**config, "fps": self._video.conditioning_fps}
 
-    def encode_text(self, prompt: str, negative_prompt: str, branches: Sequence[Branch]) -> dict[Branch, Tensor]:
+    def branches(self, guidance_scale: float) -> tuple[Branch, ...]:
+        """Return the branches of classifier-free guidance."""
+        return text_branches(guidance_scale)
+
+    def encode_text(
+        self, prompt: str, negative_prompt: str, branches: Sequence[Branch], guidance_scale: float = 1.0
+    ) -> dict[Branch, Tensor]:
         """Encode the prompt; without it, the learned null text of the same length conditions.
 
         Raises
@@ -101,31 +124,39 @@ class OpenSoraModel:
         noise = torch.randn((1, *self.info.latents_shape), generator=generator)
         return noise[0].to(self._device)
 
-    def new_scheduler(self, num_inference_steps: int) -> Scheduler:
+    def new_scheduler(self, num_inference_steps: int, seed: int = 0) -> Scheduler:
         """Copy the scheduler, which counts one request's steps."""
         scheduler = copy.deepcopy(self._scheduler)
         scheduler.set_timesteps(num_inference_steps, device=self._device)
         return cast(Scheduler, scheduler)
 
-    def stem(self, latents: Tensor, timesteps: Tensor) -> Stem:
-        """Cut the frames into patches and embed the timesteps and the frame rate."""
+    def switches(self, timesteps: Tensor) -> frozenset[int]:
+        """Return no steps: the same weights compute all of them."""
+        return frozenset()
+
+    def stem(self, latents: Tensor, timesteps: Tensor, texts: Sequence[Tensor] = ()) -> Stem:
+        """Cut the frames into patches and embed the timesteps and the frame rate; texts are not looked at."""
         fps = torch.full_like(timesteps, self._video.conditioning_fps)
         timing = self._net.embed_times(timesteps, fps)
         hidden = self._net.embed_latents(latents, height=self._video.height, width=self._video.width)
-        return Stem(hidden, timing.modulation, timing.embedding)
+        return Stem(hidden, (timing.modulation, timing.embedding))
 
     def blocks(self, stem: Stem, texts: Sequence[Tensor]) -> Tensor:
         """Run the spatial and temporal blocks; texts of different length are padded and masked."""
-        output: Tensor = self._net.transform(stem.hidden, _pad(texts), stem.modulation)
+        output: Tensor = self._net.transform(stem.hidden, _pad(texts), stem.conditions[0])
         return output
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
         """Predict the velocity from clip to noise, diffusers' sign; the variance channels are dropped."""
         channels, _, rows, columns = self.info.latents_shape
-        output: Tensor = self._net.predict(hidden, stem.embedding, (rows, columns))
+        output: Tensor = self._net.predict(hidden, stem.conditions[1], (rows, columns))
         return -output[:, :channels]
 
-    def decode(self, latents: Tensor) -> NDArray[np.uint8]:
+    def guide(self, outputs: Tensor, guidance_scale: float, timestep: Tensor, num_inference_steps: int) -> Tensor:
+        """Combine the branches, at the same scale at every step."""
+        return guided(outputs, guidance_scale)
+
+    def decode(self, latents: Tensor, seed: int = 0) -> NDArray[np.uint8]:
         """Decode in the official chunks and round to uint8."""
         video = self._vae.decode(latents[None], self.info.num_frames)[0]  # (3, frames, height, width) in [-1, 1]
         pixels = (video.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)

@@ -1,0 +1,140 @@
+"""A tiny pipeline, how its own code generates, and residual reuse made by hand around that code."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+STEPS = 6
+COMPUTED = (0, 3, 5)  # the second transformer of Wan 2.2 takes over at 3
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A family's pipeline with random weights.
+
+    Attributes
+    ----------
+    family : str
+        As in model.json.
+    variant : str
+    build : callable
+        Returns the pipeline.
+    size : mapping
+        Of its videos.
+    options : mapping
+        In model.json.
+    arguments : mapping
+        What the pipeline itself is called with for these options.
+    set_guidance : callable
+        Returns the pipeline's arguments for a guidance scale; gets the pipeline and the scale.
+    shrink : callable
+        Changes what no file says of a pipeline that has loaded.
+    takes_negative_prompts : bool
+    """
+
+    family: str
+    variant: str
+    build: Callable[[], Any]
+    size: Mapping[str, int]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    set_guidance: Callable[[Any, float], dict[str, Any]] = lambda _pipeline, scale: {"guidance_scale": scale}
+    shrink: Callable[[Any], None] = lambda _pipeline: None
+    takes_negative_prompts: bool = True
+
+    @property
+    def name(self):
+        return f"{self.family}-{self.variant}"
+
+    def open(self, folder, dtype, model):
+        """Return the pipeline of a folder, in the precision that the adapter asks for."""
+        pipeline = type(model._pipeline).from_pretrained(folder, local_files_only=True, dtype=model._dtypes(dtype))
+        pipeline.set_progress_bar_config(disable=True)
+        self.shrink(pipeline), self.shrink(model._pipeline)
+        return pipeline
+
+    def generate(
+        self, pipeline, prompt, *, seed=7, guidance_scale=4.0, steps=STEPS, negative_prompt="", kind="latent", **others
+    ):
+        """Return what the pipeline makes of one prompt: its final latents, or its frames in [0, 1]."""
+        return pipeline(
+            prompt=prompt,
+            negative_prompt=negative_prompt,
+            num_inference_steps=steps,
+            generator=torch.Generator().manual_seed(seed),
+            output_type=kind,
+            **self.size,
+            **self.set_guidance(pipeline, guidance_scale),
+            **self.arguments | others,
+        ).frames[0]
+
+
+def assert_close(ours, theirs):
+    """Within 1e-5, or of the largest latent where that is above 1."""
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max() <= 1e-5 * max(1.0, theirs.abs().max())
+
+
+@contextlib.contextmanager
+def reused_by_hand(pipeline, steps):
+    """Reuse residuals in the pipeline at all but the given steps, by plain torch hooks.
+
+    All blocks run, and what they made is thrown away at skipped steps. A step ends when the scheduler steps; the branch
+    is the order of the transformer's calls in a step.
+    """
+    at = {"step": 0, "call": 0}
+    residuals, started = {}, {}
+
+    def enter(_module, args, kwargs):
+        started["hidden"] = (kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]).clone()
+
+    def leave(_module, args):
+        hidden = args[0]
+        if at["step"] in steps:
+            residuals[at["call"]] = hidden - started["hidden"]
+        hidden = started["hidden"] + residuals[at["call"]]
+        at["call"] += 1
+        return (hidden, *args[1:])
+
+    inner = pipeline.scheduler.step
+
+    @functools.wraps(inner)  # pipelines look at its parameters
+    def step(*args, **kwargs):
+        at.update(step=at["step"] + 1, call=0)
+        return inner(*args, **kwargs)
+
+    nets = [net for net in (pipeline.transformer, getattr(pipeline, "transformer_2", None)) if net is not None]
+    hooks = [first_block(net).register_forward_pre_hook(enter, with_kwargs=True) for net in nets]
+    hooks += [stack_end(net).register_forward_pre_hook(leave) for net in nets]
+    pipeline.scheduler.step = step
+    try:
+        yield
+    finally:
+        del pipeline.scheduler.step
+        for hook in hooks:
+            hook.remove()
+
+
+def first_block(net):
+    lists = ("blocks", "transformer_blocks", "spatial_blocks")
+    return next(getattr(net, name) for name in lists if hasattr(net, name))[0]
+
+
+@contextlib.contextmanager
+def counted(model):
+    """Count the runs of the block stack: those of the first block of the transformer, or of each of the two."""
+    runs = []
+    nets = [net for net in getattr(model, "_nets", (model._net,)) if net is not None]
+    hooks = [first_block(net).register_forward_hook(lambda *_: runs.append(1)) for net in nets]
+    yield runs
+    for hook in hooks:
+        hook.remove()
+
+
+def stack_end(net):
+    """Return the first module after the block stack."""
+    return net.norm_final if hasattr(net, "norm_final") else net.norm_out
