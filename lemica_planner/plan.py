@@ -75,6 +75,11 @@ class CachePlan:
         named = (entry.operators or (self.provenance.operator,) for entry in self.entries.values())
         return {name for names in named for name in names}
 
+    @property
+    def has_outcomes(self) -> bool:
+        """Whether whole paths of the plan were run: those that were refined."""
+        return any(entry.outcome is not None for entry in self.entries.values())
+
     @cached_property
     def plan_id(self) -> str:
         """Twelve hexadecimal digits that change when anything in the plan does (SHA-256 of the canonical JSON)."""

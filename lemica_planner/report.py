@@ -18,7 +18,6 @@ from lemica_planner.plan import CachePlan
 from lemica_planner.report_content import Report
 from lemica_planner.report_steps import render_steps
 from lemica_planner.sheet import Sheet
-from lemica_planner.tables import has_outcomes
 
 __all__ = ["render_report"]
 
@@ -50,8 +49,8 @@ def render_report(report: Report) -> str:
         cost=_cost(calibration_cost(report.measured)),
         sureness=_sureness(report.measured, plan),
         rows="".join(rows),
-        whole="; &ldquo;whole path&rdquo; is what all reuses change together" * has_outcomes(plan),
-        outcome="<th>whole path</th>" * has_outcomes(plan),
+        whole="; &ldquo;whole path&rdquo; is what all reuses change together" * plan.has_outcomes,
+        outcome="<th>whole path</th>" * plan.has_outcomes,
         steps=render_steps(report.steps) if report.steps else "",
         shown=shown,
         place=list(plan.entries).index(shown),
@@ -171,7 +170,7 @@ def _row(plan: CachePlan, budget: int, errors: Mapping[str, float], *, is_shown:
     entry, num_steps = plan.entries[budget], plan.provenance.num_inference_steps
     cells = [f"<td>{num_steps / budget:.2f}&times;</td>"]
     cells += [f"<td>{_number(errors[method])}</td>" for method in ("minimax", "shortest", "uniform")]
-    if has_outcomes(plan):
+    if plan.has_outcomes:
         cells.append(f"<td>{'' if entry.outcome is None else _number(entry.outcome)}</td>")
     return (
         f'<tr data-budget="{budget}"{" class=chosen" if is_shown else ""}>'

@@ -14,7 +14,7 @@ from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.plan import CachePlan, PlanEntry
 from lemica_planner.provenance import Provenance
 
-__all__ = ["choice_table", "describe_graph", "has_outcomes", "plan_table", "provenance_table"]
+__all__ = ["choice_table", "describe_graph", "plan_table", "provenance_table"]
 
 _COMPUTED, _REUSED = "█", "·"
 
@@ -25,7 +25,7 @@ def plan_table(plan: CachePlan) -> Table:
     The predicted error is that of the worst edge; the outcome, of plans that were refined, that of the whole path.
     """
     table = Table(title=f"plan {plan.plan_id}", title_justify="left", show_lines=True)
-    outcome = ("outcome",) if has_outcomes(plan) else ()
+    outcome = ("outcome",) if plan.has_outcomes else ()
     headings = ("budget", "name", "predicted error", *outcome, "longest span")
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "name" else "right")
@@ -35,11 +35,6 @@ def plan_table(plan: CachePlan) -> Table:
         name, longest = _names(plan.names, budget), str(_longest(entry.steps))
         table.add_row(str(budget), name, *errors, longest, _steps(plan, entry))
     return table
-
-
-def has_outcomes(plan: CachePlan) -> bool:
-    """Return whether whole paths of the plan were run."""
-    return any(entry.outcome is not None for entry in plan.entries.values())
 
 
 def provenance_table(provenance: Provenance) -> Table:

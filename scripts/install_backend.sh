@@ -56,8 +56,13 @@ venv_options=(--without-pip)
 ((${#skipped[@]} == 0)) || venv_options+=(--system-site-packages)
 "$python" -m venv "${venv_options[@]}" "$prefix/venv"
 "$python" "$source_dir/scripts/backend_requirements.py" "${wheels[0]}" "${skipped[@]}" >"$work/requirements.txt"
-"$python" -m pip --python "$prefix/venv/bin/python" install --quiet --ignore-installed \
-  --requirement "$work/requirements.txt" "${wheels[0]}"
+# accelerate requires torch, so a torch that is to be skipped would come in again with it: it goes in by itself, and the
+# backend's other requirements hold what else it needs.
+grep -v '^accelerate' "$work/requirements.txt" >"$work/together.txt"
+grep '^accelerate' "$work/requirements.txt" >"$work/alone.txt"
+install=("$python" -m pip --python "$prefix/venv/bin/python" install --quiet --ignore-installed)
+"${install[@]}" --requirement "$work/together.txt" "${wheels[0]}"
+"${install[@]}" --no-deps --requirement "$work/alone.txt"
 
 # A package that lifts numpy to 2 would break every string tensor of an older server: better no install than that one.
 "$prefix/venv/bin/python" -I -c 'import lemica_backend, numpy
