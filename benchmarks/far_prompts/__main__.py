@@ -46,6 +46,8 @@ def main(
     output: Annotated[Path | None, typer.Option(help="For the JSON.")] = None,
 ) -> None:
     """Run what is missing, then print the tables and one line of JSON."""
+    if twins and rounds < 2:
+        raise typer.BadParameter("an oracle for another seed needs --rounds 2; or give --twins 0")
     config = load_config(model_dir / "1" / "model.json")
     model = open_model(model_dir / "1", config)
     graphs = {name: _load(path) for name, _, path in (plan.partition("=") for plan in plans)}
