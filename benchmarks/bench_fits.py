@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from lemica_backend.config import load_config
-from lemica_backend.engine import open_model
 from lemica_backend.models.base import Scheduler
+from lemica_backend.opening import open_model
 from lemica_backend.operators import extrapolation_weights
 from lemica_planner.forecast import fit_weights
 

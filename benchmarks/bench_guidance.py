@@ -32,9 +32,9 @@ from benchmarks.videos import FIRST_SEED
 from demo.measure import read_prompts
 from lemica_backend.config import load_config
 from lemica_backend.differences import final_difference
-from lemica_backend.engine import open_model
 from lemica_backend.job import Job, start_job
 from lemica_backend.models import Stem, VideoModel
+from lemica_backend.opening import open_model
 from lemica_backend.planned import FULL, plan_request
 from lemica_backend.types import GenerationRequest
 from lemica_planner import CachePlan

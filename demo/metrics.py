@@ -6,29 +6,18 @@ Knows nothing about prompts, budgets or servers. Videos are uint8 arrays of shap
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from typing import cast
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from skimage.metrics import structural_similarity
 
-from demo.lpips_weights import NUM_LAYERS, LpipsWeightsError, ensure_weights
+from demo.lpips_weights import ensure_weights
+from lemica_backend import perceptual
 
 Frames = NDArray[np.uint8]
 
 PSNR_CAP_DB = 100.0
-MIN_LPIPS_SIDE = 64
-
-_STRIDES_AND_PADDINGS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
-_LAYERS_AFTER_A_POOL = (1, 2)
-_FRAMES_AT_ONCE = 16
-_MEAN = torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1)
-_STD = torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -86,9 +75,7 @@ def ssim(frames_a: Frames, frames_b: Frames) -> float:
 def lpips(frames_a: Frames, frames_b: Frames) -> float:
     """Return the mean over frames of the LPIPS distance (AlexNet, v0.1).
 
-    The network was trained and calibrated on patches of 64 x 64 pixels, and its last layers see almost nothing
-    of a smaller image. Frames whose shorter side is below `MIN_LPIPS_SIDE` are therefore enlarged (bilinear) until
-    it is that long; all others are taken as they are.
+    Small frames are enlarged first, see `lemica_backend.perceptual.lpips`.
 
     Raises
     ------
@@ -96,14 +83,7 @@ def lpips(frames_a: Frames, frames_b: Frames) -> float:
         If the weights are neither in the cache nor can be downloaded.
     """
     _check_pair(frames_a, frames_b)
-    distances = [
-        _lpips_of_batch(
-            _to_network(frames_a[start : start + _FRAMES_AT_ONCE]),
-            _to_network(frames_b[start : start + _FRAMES_AT_ONCE]),
-        )
-        for start in range(0, len(frames_a), _FRAMES_AT_ONCE)
-    ]
-    return float(torch.cat(distances).mean())
+    return perceptual.lpips(frames_a, frames_b, ensure_weights())
 
 
 def _check_pair(frames_a: Frames, frames_b: Frames) -> None:
@@ -121,53 +101,3 @@ def _ssim_of_frame(frame_a: Frames, frame_b: Frames) -> float:
         frame_a, frame_b, channel_axis=-1, data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
     )
     return cast(float, value)
-
-
-@torch.no_grad()
-def _lpips_of_batch(images_a: torch.Tensor, images_b: torch.Tensor) -> torch.Tensor:
-    """Return the distance of each pair: images (N, 3, H, W) as `_to_network` makes them, result (N,)."""
-    weights = _weights()
-    total = torch.zeros(len(images_a))
-    for layer, (a, b) in enumerate(zip(_features(images_a), _features(images_b), strict=True)):
-        difference = (_unit_length(a) - _unit_length(b)).square()
-        total += (difference * weights[f"head{layer}.weight"]).sum(dim=1).mean(dim=(1, 2))
-    return total
-
-
-def _features(images: torch.Tensor) -> list[torch.Tensor]:
-    """Return the outputs of AlexNet's five convolutions, each after its ReLU."""
-    weights, features = _weights(), []
-    for layer, (stride, padding) in enumerate(_STRIDES_AND_PADDINGS):
-        if layer in _LAYERS_AFTER_A_POOL:
-            images = F.max_pool2d(images, kernel_size=3, stride=2)
-        images = F.conv2d(images, weights[f"conv{layer}.weight"], weights[f"conv{layer}.bias"], stride, padding)
-        images = images.relu()
-        features.append(images)
-    return features
-
-
-def _unit_length(features: torch.Tensor) -> torch.Tensor:
-    return features / (features.square().sum(dim=1, keepdim=True).sqrt() + 1e-10)
-
-
-def _to_network(frames: Frames) -> torch.Tensor:
-    """Turn uint8 (N, H, W, 3) into normalised float32 (N, 3, H, W), large enough for the network."""
-    images = torch.from_numpy(frames.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
-    shorter = min(images.shape[2:])
-    if shorter < MIN_LPIPS_SIDE:
-        height, width = (round(side * MIN_LPIPS_SIDE / shorter) for side in images.shape[2:])
-        images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False)
-    return (images - _MEAN) / _STD
-
-
-@cache
-def _weights() -> dict[str, torch.Tensor]:
-    path = ensure_weights()
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise LpipsWeightsError(f"{path} is damaged ({error}). Delete it; it will be made anew.") from error
-    expected = {f"{kind}{layer}.weight" for kind in ("conv", "head") for layer in range(NUM_LAYERS)}
-    if not expected <= weights.keys():
-        raise LpipsWeightsError(f"{path} is not a file of LPIPS weights. Delete it; it will be made anew.")
-    return weights

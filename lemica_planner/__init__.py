@@ -48,6 +48,7 @@ from lemica_planner.errors import (
 )
 from lemica_planner.graph import ErrorGraph
 from lemica_planner.plan import CachePlan, Fill, PlanEntry
+from lemica_planner.plan_checks import Check
 from lemica_planner.provenance import Provenance, Sample
 from lemica_planner.published import published_names, published_plan
 from lemica_planner.replayer import OperatorFacts, Replayer, ReplaySession, Segment
@@ -65,6 +66,7 @@ from lemica_planner.solver import (
 __all__ = [
     "CachePlan",
     "CalibrationError",
+    "Check",
     "ConfigError",
     "ErrorGraph",
     "Fill",

@@ -13,7 +13,7 @@ from lemica_planner.forecast import fit_weights
 from lemica_planner.replayer import OperatorFacts, Segment
 from lemica_planner.switches import may_look_back, may_skip
 
-__all__ = ["Candidates"]
+__all__ = ["Candidates", "require_plannable"]
 
 NONE = -1
 
@@ -51,12 +51,7 @@ class Candidates:
         grams: Mapping[str, NDArray[np.float64]],
         switches: Collection[int] = (),
     ) -> None:
-        too_far = [name for name, facts in operators.items() if facts.looks_back > 1]
-        if too_far:
-            raise CalibrationError(
-                f"plans are made for operators that look back one computed step at most; {too_far[0]} looks back "
-                f"{operators[too_far[0]].looks_back}; leave it out"
-            )
+        require_plannable(operators)
         self.num_steps, self.max_span = num_steps, max_span
         self.operators = dict(operators)
         self.grams = grams
@@ -109,3 +104,13 @@ class Candidates:
         known, grams = (*history, start), [self.grams[part] for part in facts.fits]
         parts = ([fit_weights(gram, known, step) for gram in grams] for step in range(start + 1, end))
         return Segment(start, end, name, history, tuple(tuple(chain.from_iterable(fitted)) for fitted in parts))
+
+
+def require_plannable(operators: Mapping[str, OperatorFacts]) -> None:
+    """Raise `CalibrationError` if an operator looks back on more computed steps than the graph's nodes know."""
+    too_far = [name for name, facts in operators.items() if facts.looks_back > 1]
+    if too_far:
+        raise CalibrationError(
+            f"plans are made for operators that look back one computed step at most; {too_far[0]} looks back "
+            f"{operators[too_far[0]].looks_back}; leave it out"
+        )

@@ -11,8 +11,9 @@ from lemica_planner.atomic import write_text
 from lemica_planner.cli_calibrate import SampleOption, SampleSeedOption, calibrate_command
 from lemica_planner.cli_steps import steps_command
 from lemica_planner.config_writer import apply_plan
-from lemica_planner.errors import PlanFormatError
+from lemica_planner.errors import PlanFormatError, PlannerError
 from lemica_planner.graph_file import load_graph
+from lemica_planner.idle_options import refuse_idle
 from lemica_planner.interchange import FORMATS, export_plan, import_plan
 from lemica_planner.plan import CachePlan
 from lemica_planner.plan_sources import PUBLISHED, config_path, decoded, load_plan
@@ -21,6 +22,7 @@ from lemica_planner.report import render_report
 from lemica_planner.report_content import Report
 from lemica_planner.report_files import read_all_curves, save_pictures
 from lemica_planner.report_steps import read_comparison
+from lemica_planner.served_steps import describe_misfit
 from lemica_planner.sheet import read_sheet
 from lemica_planner.tables import plan_table, provenance_table
 from lemica_planner.terminal import console, one_line_errors
@@ -85,16 +87,26 @@ def solve(
 
 @app.command()
 def apply(
-    source: _Source,
-    config: Annotated[Path, typer.Argument(help="Model folder, or its config.pbtxt.")],
+    source: Annotated[str, typer.Argument(help="A plan: see `show`. With --published, the model folder.")],
+    config: Annotated[Path | None, typer.Argument(help="Model folder, or its config.pbtxt.")] = None,
+    *,
     names: _Names = None,
+    published: Annotated[
+        str | None, typer.Option(help="Take the authors' list for this model, such as wan2.1-t2v-1.3b.")
+    ] = None,
 ) -> None:
     """Write the plan of every feasible budget into a model's config.pbtxt."""
     with one_line_errors():
-        plan = load_plan(source, _parse_names(names))
-        target = config_path(config)
+        if (config is None) == (published is None):
+            raise PlannerError("give a plan and a model folder, or a model folder and --published NAME")
+        origin, folder = (source, config) if config else (f"{PUBLISHED}{published}", Path(source))
+        plan = load_plan(origin, _parse_names(names))
+        target = config_path(folder)
         apply_plan(target, plan)
-        console.print(f"plan {plan.plan_id} with {len(plan.entries)} budgets: {target}", soft_wrap=True)
+        mark = "" if plan.provenance.calibrated else ", not calibrated here"
+        console.print(f"plan {plan.plan_id} with {len(plan.entries)} budgets{mark}: {target}", soft_wrap=True)
+        if misfit := describe_misfit(target, plan.provenance):
+            typer.echo(f"warning: {misfit}", err=True)
 
 
 @app.command()
@@ -128,6 +140,7 @@ def report(
 ) -> None:
     """Write an HTML page with the error graph, the plans and how they compare with other choices of steps."""
     with one_line_errors():
+        refuse_idle("--ours", "--curves", is_idle=bool(ours) and not curves)
         errors = load_graph(graph)
         plan = CachePlan.from_graph(errors, names=_parse_names(names))
         comparison = None if steps is None else read_comparison(steps.read_text(encoding="utf-8"), str(steps))

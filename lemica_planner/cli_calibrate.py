@@ -10,9 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from lemica_planner.calibrate import calibrate
+from lemica_planner.cluster import require_ray
 from lemica_planner.errors import CalibrationError, PlanFormatError
 from lemica_planner.graph import ErrorGraph
-from lemica_planner.installed import open_replayer
+from lemica_planner.idle_options import refuse_idle, refuse_idle_seed
+from lemica_planner.installed import open_replayer, require_known
 from lemica_planner.lazy import calibrate_lazily
 from lemica_planner.measuring import Runner
 from lemica_planner.operator_graph import OperatorGraph
@@ -20,6 +22,7 @@ from lemica_planner.plan import default_names
 from lemica_planner.prompt_sets import SOURCES, load_prompts
 from lemica_planner.provenance import Sample
 from lemica_planner.replayer import Replayer
+from lemica_planner.risk import require_risk
 from lemica_planner.switches import feasible_range
 from lemica_planner.tables import describe_graph
 from lemica_planner.terminal import console, interruptible, one_line_errors, progress_bar
@@ -82,16 +85,22 @@ def calibrate_command(
 ) -> None:
     """Measure what each reuse costs; interrupted, the same command goes on where it stopped."""
     with one_line_errors():
+        refuse_idle_seed(sample_seed, sample, prompts)
+        refuse_idle("--worker-gpus", "--workers or --ray", is_idle=worker_gpus > 0 and not (workers or ray))
+        lazy_only = {"--budgets": budgets is not None, "--risk": risk != "mean"}
+        _refuse_unused(method, lazy_only | {"--refine": refine > 0, "--regret": regret > 0})
+        names, wanted = _names(operators), None if budgets is None else _numbers(budgets)
+        _require_names(method, names, risk)
+        require_known(replayer, operators=names, metric=metric)
+        if workers or ray:
+            require_ray(ray)
+        _require_folder(output)
         chosen = load_prompts(prompts, sample=sample, seed=sample_seed)
         samples = [Sample(prompt.text, seed) for prompt in chosen for seed in range(seeds)]
         record = journal or output.with_name(output.name + ".journal.jsonl")
         opened = open_replayer(replayer, model_dir, metric)
-        _require_folder(output)
-        lazy_only = {"--budgets": budgets is not None, "--risk": risk != "mean"}
-        _refuse_unused(method, lazy_only | {"--refine": refine > 0, "--regret": regret > 0})
-        _refuse_idle_gpus(worker_gpus, has_workers=bool(workers or ray))
-        lazily = {"operators": _names(operators), "risk": risk, "refine": refine, "regret": regret}
-        lazily["budgets"] = _budgets(budgets, opened, max_span)
+        lazily = {"operators": names, "risk": risk, "refine": refine, "regret": regret}
+        lazily["budgets"] = wanted or _default_budgets(opened, max_span)
         runner = _runner(partial(open_replayer, replayer, model_dir, metric), samples, workers, ray, worker_gpus)
         with progress_bar("forward") as progress, interruptible(record):
             common = {"max_span": max_span, "journal": record, "progress": progress, "runner": runner}
@@ -105,8 +114,6 @@ def _run(
 ) -> ErrorGraph | OperatorGraph:
     if method is Method.LAZY:
         return calibrate_lazily(opened, samples, **common, **lazily)
-    if len(lazily["operators"]) > 1:
-        raise CalibrationError("--method naive takes one operator; use --method lazy for several")
     return calibrate(opened, samples, operator=lazily["operators"][0], **common)
 
 
@@ -116,9 +123,10 @@ def _refuse_unused(method: Method, given: dict[str, bool]) -> None:
         raise CalibrationError(f"--method naive knows no {', '.join(unused)}; leave it out, or use --method lazy")
 
 
-def _refuse_idle_gpus(worker_gpus: float, *, has_workers: bool) -> None:
-    if worker_gpus and not has_workers:
-        raise CalibrationError("--worker-gpus is for workers; give --workers or --ray as well")
+def _require_names(method: Method, operators: list[str], risk: str) -> None:
+    require_risk(risk)
+    if method is Method.NAIVE and len(operators) > 1:
+        raise CalibrationError("--method naive takes one operator; use --method lazy for several")
 
 
 def _runner(
@@ -126,10 +134,8 @@ def _runner(
 ) -> Runner | None:
     if not workers and address is None:
         return None
-    try:
-        from lemica_planner.ray_runner import RayRunner  # noqa: PLC0415 - only who asks for workers needs Ray
-    except ImportError as exc:
-        raise CalibrationError(f"workers need Ray: {exc}; install lemica[ray]") from exc
+    from lemica_planner.ray_runner import RayRunner  # noqa: PLC0415 - only who asks for workers needs Ray
+
     resources = {"num_cpus": 1, "num_gpus": gpus}
     return RayRunner(factory, samples, workers=workers or len(samples), address=address, resources=resources)
 
@@ -138,12 +144,15 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def _budgets(text: str | None, opened: Replayer, max_span: int) -> list[int]:
-    """Read ``25,17,10``; by default the budgets that get names."""
-    if text is None:
-        num_steps = opened.provenance().num_inference_steps
-        feasible = feasible_range(num_steps, max_span, opened.switches())
-        return sorted(set(default_names(num_steps, feasible).values()))
+def _default_budgets(opened: Replayer, max_span: int) -> list[int]:
+    """Return the budgets that get names."""
+    num_steps = opened.provenance().num_inference_steps
+    feasible = feasible_range(num_steps, max_span, opened.switches())
+    return sorted(set(default_names(num_steps, feasible).values()))
+
+
+def _numbers(text: str) -> list[int]:
+    """Read ``25,17,10``."""
     parts = _names(text)
     if not all(part.isascii() and part.isdigit() for part in parts):
         raise PlanFormatError(f"budgets must be numbers of steps, separated by commas; got {text!r}")

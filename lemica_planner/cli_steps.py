@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -11,7 +12,8 @@ import typer
 from lemica_planner.atomic import write_text
 from lemica_planner.cli_calibrate import SampleOption, SampleSeedOption
 from lemica_planner.errors import CalibrationError, PlanFormatError
-from lemica_planner.installed import open_replayer
+from lemica_planner.idle_options import refuse_idle, refuse_idle_seed
+from lemica_planner.installed import open_replayer, require_known
 from lemica_planner.plan_sources import load_plan
 from lemica_planner.prompt_sets import SOURCES, load_prompts
 from lemica_planner.provenance import Sample
@@ -26,6 +28,7 @@ __all__ = ["FIRST_SEED", "steps_command"]
 
 FIRST_SEED = 500_000  # far from those of calibrations
 _SAMPLERS = "own,ddim-trailing,unipc-trailing,dpmsolver++-trailing"
+_METRIC = "frames_l2"
 _OPERATORS = "residual,residual-linear,residual-fitted,output-linear,noise"
 
 
@@ -63,22 +66,30 @@ def steps_command(
     converged: Annotated[
         str, typer.Option(help="SAMPLER:STEPS whose video counts as the solution.")
     ] = "dpmsolver++@ddim-linspace:250",
-    metric: Annotated[str, typer.Option(help="What calibrated plans keep small.")] = "frames_l2",
+    metric: Annotated[str, typer.Option(help="What calibrated plans keep small.")] = _METRIC,
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the comparison goes.")] = Path("steps.json"),
     journal: Annotated[Path | None, typer.Option(help="Finished work; by default OUTPUT.journal.jsonl.")] = None,
     replayer: Annotated[str, typer.Option(help="Which installed replayer runs the model.")] = "lemica",
 ) -> None:
     """Compare fewer steps of better samplers with more steps of which some are skipped, at the same cost."""
     with one_line_errors():
-        chosen = load_prompts(prompts, sample=sample, seed=sample_seed)
-        samples = [Sample(prompt.text, first_seed + number) for number, prompt in enumerate(chosen)]
-        opened = _sampling(open_replayer(replayer, model_dir, metric), replayer)
-        own_steps = opened.provenance().num_inference_steps
+        refuse_idle_seed(sample_seed, sample, prompts)
+        calibrates = measured or bool(leaping)
+        has_plans = "--measured or --leaping"
+        refuse_idle("--refine", has_plans, is_idle=refine > 0 and not calibrates)
+        refuse_idle("--metric", has_plans, is_idle=metric != _METRIC and not calibrates)
+        is_fitted = operators != _OPERATORS and "fitted" in operators
+        refuse_idle("a fitted operator", "--calibration", is_idle=is_fitted and calibration is None)
+        is_held = "noise" in _names(operators)
+        refuse_idle("--reuse-timesteps", "noise in --operators", is_idle=bool(reuse_timesteps) and not is_held)
+        if calibrates and calibration is None:
+            raise CalibrationError("--measured and --leaping need prompts to calibrate on; give --calibration as well")
+        require_known(replayer, operators=_names(operators), metric=metric)
         tried = SearchSpace(
             costs=_numbers(costs, "costs"),
             samplers=_samplers(samplers),
             cached=_samplers(cached),
-            steps=_numbers(steps, "steps") if steps else (own_steps,),
+            steps=_numbers(steps, "steps") if steps else (),
             operators=_names(operators),
             even=even,
             measured=measured,
@@ -86,7 +97,13 @@ def steps_command(
             leaping=_samplers(leaping),
             plans=tuple(load_plan(source, None) for source in _names(plans)),
         )
-        references = own_references(opened, *_converged(converged))
+        _tell_missing(tried)
+        solution = _converged(converged)
+        chosen = load_prompts(prompts, sample=sample, seed=sample_seed)
+        samples = [Sample(prompt.text, first_seed + number) for number, prompt in enumerate(chosen)]
+        opened = _sampling(open_replayer(replayer, model_dir, metric), replayer)
+        tried = tried if steps else replace(tried, steps=(opened.provenance().num_inference_steps,))
+        references = own_references(opened, *solution)
         record = journal or output.with_name(output.name + ".journal.jsonl")
         planning = _planning(calibration, record, refine)
         with interruptible(record), progress_bar("forward") as progress:
@@ -97,6 +114,13 @@ def steps_command(
         write_text(output, json.dumps(known, indent=1) + "\n")
         console.print(choice_table(known["choices"]))
         console.print(f"{len(comparison.ways)} ways on {len(samples)} samples: {output}", soft_wrap=True)
+
+
+def _tell_missing(tried: SearchSpace) -> None:
+    for plan in tried.plans:
+        missing = [str(cost) for cost in tried.costs if cost not in plan.entries]
+        if missing:
+            console.print(f"plan {plan.plan_id} has no budget of {', '.join(missing)}: left out there")
 
 
 def _sampling(opened: Replayer, name: str) -> SamplingReplayer:

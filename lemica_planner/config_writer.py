@@ -9,16 +9,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from google.protobuf import text_format
+from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from lemica_planner.atomic import write_text
 from lemica_planner.errors import ConfigError
 from lemica_planner.plan import CachePlan
 
-__all__ = ["PARAMETER", "apply_plan", "read_plan"]
+__all__ = ["PARAMETER", "apply_plan", "new_config", "read_plan"]
 
 PARAMETER = "cache_plan"
+
+
+def new_config(config_path: Path, fields: dict[str, Any], comment: str = "") -> None:
+    """Write a new configuration.
+
+    Parameters
+    ----------
+    config_path : Path
+    fields : dict
+        As in the JSON form of the configuration.
+    comment : str
+        One line for the top of the file.
+    """
+    config = json_format.ParseDict(fields, model_config_pb2.ModelConfig())
+    heading = f"# {comment}\n" if comment else ""
+    write_text(config_path, heading + text_format.MessageToString(config, as_utf8=True))
 
 
 def apply_plan(config_path: Path, plan: CachePlan) -> None:

@@ -6,7 +6,8 @@ One object is one chart::
      "rows": [{"method": "minimax", "forwards": 10, "value": 0.005, "low": 0.004, "high": 0.006}, ...]}
 
 A file holds one such object, or holds them by measure under the key ``curves``, with anything else beside it. Other
-keys of a row are the benchmark's own.
+keys of a row are the benchmark's own. Where another cost than forwards is meant, ``axis`` beside the title names it,
+and the rows have it under ``cost``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lemica_planner.strict_json import check_keys, describe, require_list, requi
 __all__ = ["is_ours", "read_curves"]
 
 _CHART_KEYS = ("title", "unit", "rows")
-_ROW_KEYS = ("method", "forwards", "value", "low", "high")
+_FORWARDS = "forwards"
 _OURS = ("lemica", "minimax")
 _ROUNDED = 1e-6  # share of a value by which rounding may put it outside its interval
 
@@ -75,18 +76,20 @@ def _chart(data: Mapping[str, Any], where: str, ours: tuple[str, ...]) -> Chart:
     rows = require_list(data["rows"], f"{where}.rows")
     if not rows:
         raise PlanFormatError(f"{where}.rows is empty; measure something, or remove the object")
+    axis = _text(data.get("axis", _FORWARDS), f"{where}.axis")
+    keys = ("cost" if "axis" in data else _FORWARDS, "value", "low", "high")
     found: dict[str, list[Point]] = {}
     for number, row in enumerate(rows):
         place = f"{where}.rows[{number}]"
-        check_keys(require_object(row, place), place, required=_ROW_KEYS, optional=row)
-        found.setdefault(_text(row["method"], f"{place}.method"), []).append(_point(row, place))
+        check_keys(require_object(row, place), place, required=("method", *keys), optional=row)
+        found.setdefault(_text(row["method"], f"{place}.method"), []).append(_point(row, keys, place))
     series = (Series(name, tuple(sorted(points)), is_ours(name, ours)) for name, points in found.items())
     title, unit = (_text(data[key], f"{where}.{key}") for key in ("title", "unit"))
-    return Chart(title, unit, "forwards", tuple(series))
+    return Chart(title, unit, axis, tuple(series))
 
 
-def _point(row: Mapping[str, Any], where: str) -> Point:
-    point = Point(*(_number(row[key], f"{where}.{key}") for key in _ROW_KEYS[1:]))
+def _point(row: Mapping[str, Any], keys: Iterable[str], where: str) -> Point:
+    point = Point(*(_number(row[key], f"{where}.{key}") for key in keys))
     rounded = _ROUNDED * abs(point.value)
     if not point.low - rounded <= point.value <= point.high + rounded:
         raise PlanFormatError(

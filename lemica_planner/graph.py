@@ -101,7 +101,7 @@ class ErrorGraph:
                 arrays = dict(file.items())
         except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as exc:
             raise InvalidGraphError(
-                f"{os.fspath(path)} is no error graph: {exc}; give a file that save() wrote"
+                f"{os.fspath(path)} is no error graph: {exc}; give a graph.npz that `lemica-planner calibrate` wrote"
             ) from exc
         return cls._from_arrays(arrays, os.fspath(path))
 

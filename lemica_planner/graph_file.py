@@ -37,4 +37,6 @@ def _read(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as file:
             return dict(file.items())
     except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as exc:
-        raise InvalidGraphError(f"{os.fspath(path)} is no error graph: {exc}; give a file that save() wrote") from exc
+        raise InvalidGraphError(
+            f"{os.fspath(path)} is no error graph: {exc}; give a graph.npz that `lemica-planner calibrate` wrote"
+        ) from exc

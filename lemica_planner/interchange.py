@@ -85,8 +85,9 @@ def cache_dit_config(plan: CachePlan, budget: str | int) -> dict[str, Any]:
     """
     if plan.operators != {"residual"}:
         raise PlanFormatError(
-            f"cache-dit reuses residuals as they are, but the plan is for {', '.join(sorted(plan.operators))}; "
-            "calibrate with --operators residual"
+            "a mask says which steps are computed, not what the others are made of, and cache-dit reuses residuals as "
+            f"they are; the plan is for {', '.join(sorted(plan.operators))}: calibrate with --operators residual, or "
+            "use lemica_planner.integrations.diffusers, which runs forecasts of residuals"
         )
     return {
         "num_inference_steps": plan.provenance.num_inference_steps,

@@ -11,7 +11,8 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -50,9 +51,9 @@ class Journal:
 
     def __init__(self, path: Path, provenance: Provenance) -> None:
         self._path = path
-        self._num_steps = provenance.num_inference_steps
+        self.num_steps = provenance.num_inference_steps
         self._header = _line({"format": _FORMAT, "provenance": provenance.to_dict()})
-        self._values: dict[tuple[Sample, Measure, Segment], float] = {}
+        self._values: defaultdict[tuple[Sample, Measure], dict[Segment, float]] = defaultdict(dict)
         self._grams: dict[Sample, Grams] = {}
         self._outcomes: dict[tuple[Sample, str], float] = {}
         self._file = path.open("ab")
@@ -68,11 +69,15 @@ class Journal:
 
     def missing(self, sample: Sample, measure: Measure, segments: Sequence[Segment]) -> list[Segment]:
         """Return those of `segments` that were not measured, in their order."""
-        return [segment for segment in segments if (sample, measure, segment) not in self._values]
+        return [segment for segment in segments if segment not in self._values[sample, measure]]
+
+    def measured(self, sample: Sample, measure: Measure) -> Collection[Segment]:
+        """Return the segments that were measured."""
+        return self._values[sample, measure].keys()
 
     def value(self, sample: Sample, measure: Measure, segment: Segment) -> float:
         """Return what was measured; KeyError if it was not."""
-        return self._values[sample, measure, segment]
+        return self._values[sample, measure][segment]
 
     def record(self, sample: Sample, measure: Measure, segments: Sequence[Segment], values: Sequence[float]) -> None:
         """Add measurements; they are on disk when this returns."""
@@ -90,8 +95,12 @@ class Journal:
         self._grams[sample] = grams
 
     def outcome(self, sample: Sample, path: PlanEntry) -> float | None:
-        """Return what running the whole path changes in the sample's final latents, None if it is not known."""
+        """Return what running the whole path changes in the sample's end result, None if it is not known."""
         return self._outcomes.get((sample, _path_key(path)))
+
+    def paths_run(self, sample: Sample, budget: int) -> int:
+        """Return of how many paths of so many computed steps the outcome is known."""
+        return sum(of == sample and len(json.loads(key)[0]) == budget for of, key in self._outcomes)
 
     def record_outcomes(self, sample: Sample, paths: Sequence[PlanEntry], values: Sequence[float]) -> None:
         """Add outcomes; they are on disk when this returns."""
@@ -116,9 +125,7 @@ class Journal:
             raise JournalError(f"{self._path} is in use by another calibration; wait for it, or stop it") from error
 
     def _keep(self, sample: Sample, measure: Measure, segments: Sequence[Segment], values: Sequence[float]) -> None:
-        self._values.update(
-            ((sample, measure, segment), float(value)) for segment, value in zip(segments, values, strict=True)
-        )
+        self._values[sample, measure].update(zip(segments, map(float, values), strict=True))
 
     def _write(self, line: bytes) -> None:
         self._file.write(line)
@@ -167,7 +174,7 @@ class Journal:
                     return
             case {"sample": [str(prompt), int(seed)], "grams": dict(grams)}:
                 parsed = {key: np.asarray(gram, np.float64) for key, gram in grams.items()}
-                if all(gram.shape == (self._num_steps,) * 2 and np.isfinite(gram).all() for gram in parsed.values()):
+                if all(gram.shape == (self.num_steps,) * 2 and np.isfinite(gram).all() for gram in parsed.values()):
                     self._grams[Sample(prompt, seed)] = parsed
                     return
         raise JournalError(f"{self._path}, line {number} is damaged; remove that line to measure it again")
@@ -175,7 +182,7 @@ class Journal:
     def _segment(self, given: object) -> Segment | None:
         match given:
             case [int(start), int(end), str(operator), list(history), list(weights)] if (
-                0 <= start < end < self._num_steps
+                0 <= start < end < self.num_steps
             ):
                 return Segment(start, end, operator, tuple(history), tuple(map(tuple, weights)))
         return None

@@ -17,9 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from lemica_planner.calibrate import calibrated
-from lemica_planner.candidates import NONE, Candidates
-from lemica_planner.confidence import confidence
+from lemica_planner.candidates import NONE, Candidates, require_plannable
+from lemica_planner.confidence import largest_regret
 from lemica_planner.errors import CalibrationError, InfeasibleBudgetError
+from lemica_planner.expected_work import ExpectedWork
 from lemica_planner.gains import Estimates, GainModel
 from lemica_planner.history_solver import solve_with_history
 from lemica_planner.journal import Journal
@@ -28,7 +29,7 @@ from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.provenance import Provenance, Sample
 from lemica_planner.refine import Refiner
 from lemica_planner.replayer import OperatorFacts, Replayer
-from lemica_planner.risk import risk_measure
+from lemica_planner.risk import require_risk, risk_measure
 from lemica_planner.switches import feasible_range
 
 __all__ = ["calibrate_lazily"]
@@ -92,25 +93,33 @@ def calibrate_lazily(
             f"give samples, budgets and max_span >= 2; got {len(samples)}, {len(budgets)} and {max_span}"
         )
     chosen = _choose(replayer.operators(), operators)
-    risk_measure(risk, np.zeros((2, 1)))  # an unknown one is refused before the work
+    require_risk(risk)
     provenance = replayer.provenance()
     switches = replayer.switches()
     _require_feasible(provenance.num_inference_steps, max_span, budgets, switches)
     meter = Meter(provenance.num_inference_steps, progress)
     runner = runner or LocalRunner(replayer, keep=len(samples))
     with Journal(journal, provenance) as records, Measurer(runner, records, meter) as measurer:
-        grams = measurer.grams(samples, {part for facts in chosen.values() for part in facts.fits})
+        work = ExpectedWork(
+            measurer, provenance.num_inference_steps, max_span, chosen, budgets, checks=checks, refine=refine
+        )
+        parts = sorted({part for facts in chosen.values() for part in facts.fits})
+        rounds = _rounds(len(samples), regret)
+        work.before_search(samples[: rounds[0]], samples if parts else samples[: rounds[0]])
+        grams = measurer.grams(samples, parts)
         candidates = Candidates(provenance.num_inference_steps, max_span, chosen, grams, switches)
         stated = replace(provenance, operator="+".join(operators))
-        for used in _rounds(len(samples), regret):
-            ran = len(samples) if any(facts.fits for facts in chosen.values()) else used
-            search = _Search(measurer, samples[:used], candidates, risk, trajectories=ran)
-            search.run(budgets, confirm)
+        for used in rounds:
+            search = _Search(measurer, samples[:used], candidates, risk, trajectories=len(samples) if parts else used)
+            search.run(budgets, confirm, work)
             graph = search.graph(stated)
             if used == len(samples) or _is_sure(graph, budgets, regret):
                 break
+        work.before_checks(samples[:used])
         graph = search.checked(graph, checks, budgets)
-        return Refiner(graph, measurer, evaluations=refine).refined(budgets) if refine else graph
+        graph = Refiner(graph, measurer, work).refined(budgets) if refine else graph
+        measurer.settle()
+        return graph
 
 
 def _rounds(count: int, regret: float) -> list[int]:
@@ -120,14 +129,16 @@ def _rounds(count: int, regret: float) -> list[int]:
 
 
 def _is_sure(graph: OperatorGraph, budgets: Sequence[int], regret: float) -> bool:
-    return max(each.regret for each in confidence(graph, budgets)) <= regret
+    return largest_regret(graph, budgets) <= regret
 
 
 def _choose(known: Mapping[str, OperatorFacts], names: Iterable[str]) -> dict[str, OperatorFacts]:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         raise CalibrationError(f"the replayer has no operator {unknown}; it has {', '.join(sorted(known))}")
-    return {name: known[name] for name in names}
+    chosen = {name: known[name] for name in names}
+    require_plannable(chosen)
+    return chosen
 
 
 def _require_feasible(num_steps: int, max_span: int, budgets: Sequence[int], switches: Collection[int]) -> None:
@@ -163,15 +174,13 @@ class _Search:
         steps = self._candidates.num_steps
         return self._trajectories * steps + int((np.isfinite(self.errors) * (steps - self._ends)).sum())
 
-    def run(self, budgets: Sequence[int], confirm: float) -> None:
-        """Measure until no doubtful edge could change the best paths by much.
-
-        What is left is foreseen as all that is doubtful on the best paths of now: measuring some of it moves the paths
-        to other edges about as often as it settles the rest.
-        """
+    def run(self, budgets: Sequence[int], confirm: float, work: ExpectedWork) -> None:
+        """Measure until no doubtful edge could change the best paths by much."""
+        work.in_search(self._samples, ())
         self.measure_anchors()
         while paths := self.doubtful(budgets, confirm):
-            self._foresee(chosen for path in paths for chosen in path)
+            left = dict.fromkeys(chosen for path in paths for chosen in path)
+            work.in_search(self._samples, [self._candidates.segments[at] for at in left])
             self.measure(list(dict.fromkeys(path[0] for path in paths)))
 
     def graph(self, stated: Provenance) -> OperatorGraph:
@@ -219,10 +228,6 @@ class _Search:
         self._measurer.measure("error", dict.fromkeys(measured, segments))
         for row, sample in enumerate(measured):
             self.errors[row, chosen] = [self._measurer.value(sample, "error", segment) for segment in segments]
-
-    def _foresee(self, chosen: Iterable[int]) -> None:
-        segments = [self._candidates.segments[at] for at in dict.fromkeys(chosen)]
-        self._measurer.foresee("error", dict.fromkeys(self._samples, segments))
 
     def check(self, count: int, budgets: Sequence[int]) -> dict[str, float]:
         """Measure segments that no path took, and return how far their estimates were off."""

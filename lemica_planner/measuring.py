@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -47,7 +47,7 @@ class Runner(Protocol):
         ...
 
     def outcomes(self, wanted: Mapping[Sample, Sequence[PlanEntry]]) -> Iterator[tuple[Sample, Any]]:
-        """Yield each sample with what its paths change in its final latents, in any order."""
+        """Yield each sample with what its paths change in the end, in any order."""
         ...
 
     def close(self) -> None:
@@ -83,7 +83,7 @@ class LocalRunner:
         return len(set(samples) - self._sessions.keys())
 
     def outcomes(self, wanted: Mapping[Sample, Sequence[PlanEntry]]) -> Iterator[tuple[Sample, Any]]:
-        """Yield each sample with what its paths change in its final latents, in order."""
+        """Yield each sample with what its paths change in the end, in order."""
         for sample, paths in wanted.items():
             yield sample, self._session(sample).outcomes(paths)
 
@@ -125,13 +125,20 @@ class Meter:
 
     def expect(self, tasks: Sequence[Task], trajectories: int) -> None:
         """Say what is begun now: the total is at least that."""
-        self._expected = max(self._expected, self.done + self.cost(tasks, trajectories))
-        self._callback(self.done, self._expected)
+        cost = self.cost(tasks, trajectories)
+        self._expected = max(self._expected, self.done + cost)
+        if cost:
+            self._callback(self.done, self._expected)
 
     def foresee(self, forwards: int) -> None:
-        """Say what is probably left in all, more or less than was thought before."""
+        """Say what is probably left in all, more or less than was thought before; it is told when work begins."""
         self._expected = self.done + forwards
-        self._callback(self.done, self._expected)
+
+    def settle(self) -> None:
+        """Say that nothing is left."""
+        if self.done:
+            self._expected = self.done
+            self._callback(self.done, self._expected)
 
     def opened(self) -> None:
         """Count a trajectory as done."""
@@ -191,14 +198,30 @@ class Measurer:
             self._journal.record(task.sample, measure, task.segments, _valid(values, task))
             self._meter.did(task)
 
-    def foresee(self, measure: Measure, wanted: Mapping[Sample, Iterable[Segment]]) -> None:
-        """Say that this will probably be measured from now on, and nothing else."""
-        tasks = self.tasks(measure, wanted)
-        self._meter.foresee(self._meter.cost(tasks, self._unopened(tasks)))
+    def forwards(self, measure: Measure, wanted: Mapping[Sample, Iterable[Segment]]) -> int:
+        """Return what measuring this will take, trajectories left out."""
+        return self._meter.cost(self.tasks(measure, wanted), 0)
 
-    def foresee_outcomes(self, samples: Sequence[Sample], budgets: Iterable[int]) -> None:
-        """Say that one path of each budget will probably be run on every sample from now on, and nothing else."""
-        self._meter.foresee(len(samples) * sum(budgets) + self._meter.cost([], self._runner.unopened(samples)))
+    def foresee(self, forwards: int, trajectories: Iterable[Sample]) -> None:
+        """Say how many forwards are probably left, and the trajectories of which samples they need."""
+        self._meter.foresee(forwards + self._meter.cost([], self._runner.unopened(trajectories)))
+
+    def settle(self) -> None:
+        """Say that nothing is left."""
+        self._meter.settle()
+
+    def known_forwards(self, samples: Sequence[Sample], operators: Collection[str], max_span: int) -> int:
+        """Return the forwards of the errors of such segments that are known by now."""
+        return sum(
+            self._journal.num_steps - segment.end
+            for sample in samples
+            for segment in self._journal.measured(sample, "error")
+            if segment.operator in operators and segment.end - segment.start <= max_span
+        )
+
+    def known_paths(self, sample: Sample, budget: int) -> int:
+        """Return how many whole paths of so many computed steps were run on the sample by now."""
+        return self._journal.paths_run(sample, budget)
 
     def grams(self, samples: Sequence[Sample], parts: Iterable[str]) -> Grams:
         """Return by part of a value the products of every two steps, a mean over `samples`, shape (T, T)."""
@@ -211,7 +234,7 @@ class Measurer:
         return {part: np.mean([grams[part] for grams in known], axis=0) for part in wanted}
 
     def outcomes(self, samples: Sequence[Sample], paths: Sequence[PlanEntry]) -> NDArray[np.float64]:
-        """Return what each whole path changes in each sample's final latents, shape (samples, paths)."""
+        """Return what each whole path changes in each sample's end result, shape (samples, paths)."""
         known = self._journal.outcome
         missing = {each: [path for path in paths if known(each, path) is None] for each in samples}
         wanted = {sample: some for sample, some in missing.items() if some}

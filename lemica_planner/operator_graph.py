@@ -80,10 +80,12 @@ class OperatorGraph:
         weights = self.candidates.weights(self.weights()).min(axis=0)
         return ErrorGraph(weights, provenance=self.provenance, samples=self.samples)
 
-    def of_samples(self, picks: NDArray[np.intp]) -> ErrorGraph:
-        """Return the plain graph of some samples, as `to_error_graph`; `picks` may repeat."""
-        weights = risk_measure(self.risk, self.sample_errors[picks])
-        return ErrorGraph(self.candidates.weights(weights).min(axis=0))
+    def weights_of(self, picks: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Return the weight of every edge by its gap, by some samples alone; `picks` may repeat.
+
+        Shape (L + 1, T, T), as `lemica_planner.candidates.Candidates.weights`.
+        """
+        return self.candidates.weights(risk_measure(self.risk, self.sample_errors[picks]))
 
     def entry(self, steps: Sequence[int], weights: NDArray[np.float64]) -> PlanEntry:
         """Return the entry of any path of allowed edges, each with its best operator by `weights`, shape (N,)."""
@@ -112,7 +114,7 @@ class OperatorGraph:
             "samples": [list(sample) for sample in self.samples],
             "refined": [entry.to_dict() for entry in self.refined.values()],
         }
-        arrays: dict[str, Any] = {f"gram_{source}": gram for source, gram in known.grams.items()}
+        arrays: dict[str, Any] = {f"gram_{source}": gram for source, gram in sorted(known.grams.items())}
         arrays |= {"sample_errors": self.sample_errors, "measured": self.measured}
         arrays |= {"file_version": np.array(_FILE_VERSION), "metadata": np.array(json.dumps(metadata))}
         with atomic_write(path) as file:

@@ -13,6 +13,7 @@ from typing import Any
 from lemica_planner.errors import InfeasibleBudgetError, PlanFormatError, UnknownBudgetError
 from lemica_planner.graph import ErrorGraph
 from lemica_planner.operator_graph import OperatorGraph
+from lemica_planner.plan_checks import Checks, checks_from_dict, checks_of, checks_to_dict
 from lemica_planner.plan_entry import Fill, PlanEntry
 from lemica_planner.provenance import Provenance
 from lemica_planner.solver import solve_all
@@ -22,6 +23,7 @@ __all__ = ["SCHEMA_VERSION", "CachePlan", "Fill", "PlanEntry", "default_names"]
 
 SCHEMA_VERSION = 1
 _PLAN_KEYS = ("schema_version", "provenance", "names", "entries")
+_OPTIONAL_KEYS = ("checks",)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*")
 _DEFAULT_NAMES = {"slow": 0.5, "medium": 0.34, "fast": 0.2}  # the paper's 25, 17 and 10 of 50 steps
 
@@ -38,6 +40,8 @@ class CachePlan:
         By number of computed steps, ascending; at least one.
     names : mapping of str to int
         Names of some budgets, such as ``{"fast": 10}``.
+    checks : mapping of tuple of int to Check
+        What a server may compare its requests' computed steps with; empty if nothing is known.
     schema_version : int
         Version of the JSON format.
 
@@ -50,6 +54,7 @@ class CachePlan:
     provenance: Provenance
     entries: Mapping[int, PlanEntry]
     names: Mapping[str, int] = field(default_factory=dict)
+    checks: Checks = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -60,6 +65,7 @@ class CachePlan:
             )
         object.__setattr__(self, "entries", dict(sorted(self.entries.items())))
         object.__setattr__(self, "names", dict(self.names))
+        object.__setattr__(self, "checks", dict(sorted(self.checks.items())))
         self._check_entries()
         self._check_names()
 
@@ -111,15 +117,13 @@ class CachePlan:
         self.provenance.require_match(**served)
 
     def to_json(self, *, pretty: bool = False) -> str:
-        """Return the plan as JSON: canonical on one line, or with one line for each budget."""
+        """Return the plan as JSON: canonical on one line, or with one line for each budget and each check."""
         if not pretty:
             return canonical(self._to_dict())
         data = self._to_dict()
-        entries = data.pop("entries")
-        lines = [f'  "{budget}": {json.dumps(entry)}' for budget, entry in entries.items()]
-        return (
-            json.dumps(data, indent=1, ensure_ascii=False)[:-2] + ',\n "entries": {\n' + ",\n".join(lines) + "\n }\n}\n"
-        )
+        tables = {key: data.pop(key) for key in ("entries", "checks") if key in data}
+        lined = (f' "{name}": {{\n' + ",\n".join(_lines(table)) + "\n }" for name, table in tables.items())
+        return json.dumps(data, indent=1, ensure_ascii=False)[:-2] + ",\n" + ",\n".join(lined) + "\n}\n"
 
     @classmethod
     def from_json(cls, text: str) -> CachePlan:
@@ -131,12 +135,13 @@ class CachePlan:
             If `text` is no JSON, has unknown, missing or doubled keys, or breaks a rule of the format.
         """
         data = load_object(text, "the plan")
-        check_keys(data, "the plan", required=_PLAN_KEYS)
+        check_keys(data, "the plan", required=_PLAN_KEYS, optional=_OPTIONAL_KEYS)
         entries = require_object(data["entries"], "entries")
         return cls(
             schema_version=data["schema_version"],
             provenance=Provenance.from_dict(require_object(data["provenance"], "provenance")),
             names=require_object(data["names"], "names"),
+            checks=checks_from_dict(require_object(data.get("checks", {}), "checks")),
             entries={
                 _budget_key(key): PlanEntry.from_dict(require_object(entry, f"entries.{key}"), f"entries.{key}")
                 for key, entry in entries.items()
@@ -207,15 +212,19 @@ class CachePlan:
         if names is None:
             proposed = default_names(graph.num_steps, tuple(every))
             names = {name: at for name, at in proposed.items() if at in entries}
-        return cls(provenance=known, names=names, entries=entries)
+        checks = checks_of(graph.candidates, entries.values()) if isinstance(graph, OperatorGraph) else {}
+        return cls(provenance=known, names=names, entries=entries, checks=checks)
 
     def _to_dict(self) -> dict[str, Any]:
-        return {
+        known: dict[str, Any] = {
             "schema_version": self.schema_version,
             "provenance": self.provenance.to_dict(),
             "names": dict(self.names),
             "entries": {str(budget): entry.to_dict() for budget, entry in self.entries.items()},
         }
+        if self.checks:
+            known["checks"] = checks_to_dict(self.checks)
+        return known
 
     def _check_entries(self) -> None:
         last = self.provenance.num_inference_steps - 1
@@ -254,6 +263,10 @@ def default_names(num_steps: int, feasible: Sequence[int]) -> dict[str, int]:
     """
     wanted = {name: round(share * num_steps) for name, share in _DEFAULT_NAMES.items()}
     return {name: min(at for at in feasible if at >= target) for name, target in wanted.items()}
+
+
+def _lines(table: Mapping[str, Any]) -> list[str]:
+    return [f'  "{key}": {json.dumps(value)}' for key, value in table.items()]
 
 
 def _solved(graph: ErrorGraph) -> dict[int, PlanEntry]:

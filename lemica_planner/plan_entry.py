@@ -47,7 +47,8 @@ class PlanEntry:
     weights : mapping of int to tuple of float
         By skipped step, the weights of the last computed values, the oldest first, for operators that are fitted.
     outcome : float or None
-        Mean error of the final latents when the whole path runs, on the calibration samples; None if never measured.
+        What running the whole path changed on the calibration samples, in the plan's metric and risk; None if it was
+        never run.
     """
 
     steps: tuple[int, ...]

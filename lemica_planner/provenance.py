@@ -70,6 +70,9 @@ class Provenance:
         Where steps that were not calibrated here come from.
     calibrated : bool
         Whether the errors were measured by this tool.
+    block_engine : str or None
+        What ran the block stack when the errors were measured; None for torch's eager mode. Never compared: engines
+        agree within their bounds.
 
     Raises
     ------
@@ -92,6 +95,7 @@ class Provenance:
     tool_version: str = field(default_factory=tool_version)
     source: str | None = None
     calibrated: bool = False
+    block_engine: str | None = None
 
     def __post_init__(self) -> None:
         for name, (kinds, wanted) in _FIELDS.items():
@@ -105,12 +109,13 @@ class Provenance:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Provenance:
         """Build from the parsed JSON of `to_dict`; unknown and missing keys are refused."""
-        check_keys(data, "provenance", required=[entry.name for entry in fields(cls)])
+        required = [entry.name for entry in fields(cls) if entry.name not in _LATER]
+        check_keys(data, "provenance", required=required, optional=_LATER)
         return cls(**data)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values."""
-        return asdict(self)
+        """Return the fields as JSON values; those that older plans lack only where they say something."""
+        return {name: value for name, value in asdict(self).items() if value is not None or name not in _LATER}
 
     def require_match(self, **served: object) -> None:
         """Refuse to serve something else than what the errors are valid for.
@@ -160,6 +165,7 @@ _STATED = (
     "width",
     "metric",
 )
+_LATER = ("block_engine",)  # fields that came after the first plans
 _NONE = type(None)
 _TEXT = ((str, _NONE), "text or null")
 _COUNT = ((int, _NONE), "a positive integer or null")
@@ -179,6 +185,7 @@ _FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "tool_version": ((str,), "text"),
     "source": _TEXT,
     "calibrated": ((bool,), "true or false"),
+    "block_engine": _TEXT,
 }
 
 

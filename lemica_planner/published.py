@@ -76,15 +76,17 @@ def published_names() -> tuple[str, ...]:
 
 
 def published_plan(model: str) -> CachePlan:
-    """Return the published plan of `model`, one of `published_names`.
+    """Return the published plan of `model`, one of `published_names` in any case of letters.
 
     Raises
     ------
     PlanFormatError
         If there is none.
     """
-    if model not in _PUBLISHED:
+    names = {name.lower(): name for name in _PUBLISHED}
+    if model.lower() not in names:
         raise PlanFormatError(f"no plan is published for {model!r}; published: {', '.join(_PUBLISHED)}; calibrate one")
+    model = names[model.lower()]
     num_steps, lists = _PUBLISHED[model]
     paths = [_expand(text) for text in lists]
     provenance = Provenance(model=model, num_inference_steps=num_steps, metric=None, source=SOURCE)

@@ -83,7 +83,7 @@ class RayRunner:
         )
 
     def outcomes(self, wanted: Mapping[Sample, Sequence[PlanEntry]]) -> Iterator[tuple[Sample, Any]]:
-        """Yield each sample with what its paths change in its final latents, as they finish."""
+        """Yield each sample with what its paths change in the end, as they finish."""
         yield from _as_finished(
             {self._actor(sample).outcomes.remote(sample, tuple(paths)): sample for sample, paths in wanted.items()}
         )

@@ -16,6 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lemica_planner.expected_work import ExpectedWork
 from lemica_planner.history_solver import shortest_with_history, solve_with_history
 from lemica_planner.measuring import Measurer
 from lemica_planner.operator_graph import OperatorGraph
@@ -35,12 +36,12 @@ class Refiner:
     graph : OperatorGraph
         Its edges, operators and samples.
     measurer : Measurer
-    evaluations : int
-        Whole paths that may be run for each budget, on every sample.
+    work : ExpectedWork
+        What is foreseen; its `refine` is how many whole paths may be run for each budget, on every sample.
     """
 
-    def __init__(self, graph: OperatorGraph, measurer: Measurer, *, evaluations: int) -> None:
-        self._graph, self._measurer, self._evaluations = graph, measurer, evaluations
+    def __init__(self, graph: OperatorGraph, measurer: Measurer, work: ExpectedWork) -> None:
+        self._graph, self._measurer, self._work, self._evaluations = graph, measurer, work, work.refine
         self._weights = graph.weights()
         table = graph.candidates.weights(self._weights)
         self._forwards = 0
@@ -67,11 +68,11 @@ class Refiner:
 
     def _refine_next(self, budgets: Sequence[int]) -> PlanEntry:
         """Refine the first of the budgets that are left."""
-        self._measurer.foresee_outcomes(self._graph.samples, [*budgets] * self._evaluations)
+        self._work.before_refinement(self._graph.samples, budgets)
         return self.refine(budgets[0])
 
     def _outcomes(self, steps: Sequence[int]) -> NDArray[np.float64]:
-        """Return what the path changes in each sample's final latents."""
+        """Return what the path changes in each sample's end result."""
         path = self._graph.entry(steps, self._weights)
         self._forwards += len(self._graph.samples) * len(steps)  # also when the journal knows it: what one run costs
         return self._measurer.outcomes(self._graph.samples, [path])[:, 0]

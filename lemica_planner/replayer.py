@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,19 @@ from lemica_planner.plan_entry import Fill, PlanEntry
 from lemica_planner.provenance import Provenance, Sample
 from lemica_planner.samplers import Sampler, Way
 
-__all__ = ["OperatorFacts", "ReplaySession", "Replayer", "SamplingReplayer", "Segment", "Yardstick"]
+__all__ = [
+    "KnownNames",
+    "OperatorFacts",
+    "ReplaySession",
+    "Replayer",
+    "SamplingReplayer",
+    "Segment",
+    "Yardstick",
+    "knows",
+    "names_known_to",
+]
+
+_Opener = TypeVar("_Opener", bound=Callable[..., Any])
 
 
 class Segment(NamedTuple):
@@ -69,7 +81,7 @@ class ReplaySession(Protocol):
     """
 
     def errors(self, segments: Sequence[Segment]) -> NDArray[np.float64]:
-        """Return what each segment alone changes in the final latents, shape (len(segments),).
+        """Return what each segment alone changes in the end, by the replayer's metric, shape (len(segments),).
 
         The steps up to a segment's start are the full trajectory's, and every step from its end on is computed. The
         segments of one call share their end, so that their steps from there on can run as rows of one batch.
@@ -81,7 +93,7 @@ class ReplaySession(Protocol):
         ...
 
     def outcomes(self, paths: Sequence[PlanEntry]) -> NDArray[np.float64]:
-        """Return what each whole path changes in the final latents; an entry names its operators."""
+        """Return what each whole path changes in the end, by the replayer's metric; an entry names its operators."""
         ...
 
     def grams(self) -> Mapping[str, NDArray[np.float64]]:
@@ -146,3 +158,31 @@ class SamplingReplayer(Replayer, Protocol):
     def yardstick(self, sample: Sample, references: Mapping[str, Way]) -> Yardstick:
         """Make the sample's reference videos."""
         ...
+
+
+class KnownNames(NamedTuple):
+    """What a function that opens a replayer can be asked for, whatever the model is.
+
+    Attributes
+    ----------
+    operators, metrics : tuple of str
+    """
+
+    operators: tuple[str, ...]
+    metrics: tuple[str, ...]
+
+
+def knows(names: KnownNames) -> Callable[[_Opener], _Opener]:
+    """Mark a function that opens a replayer, so that other names are refused before a model is loaded."""
+
+    def mark(opener: _Opener) -> _Opener:
+        vars(opener)["known_names"] = names
+        return opener
+
+    return mark
+
+
+def names_known_to(opener: Callable[..., Any]) -> KnownNames | None:
+    """Return what `knows` marked, None if the function is not marked."""
+    found = getattr(opener, "known_names", None)
+    return found if isinstance(found, KnownNames) else None

@@ -80,18 +80,26 @@ def _chart(report: Report, name: str) -> str:
 
 
 def _curves(report: Report) -> str:
-    """Return the charts of all benchmarks, each with the file that it is from."""
-    drawn = [(name, picture) for name, picture in report.pictures.items() if "/" in name]
-    if not drawn:
+    """Return the charts of all benchmarks, those of a file under its name."""
+    groups: dict[str, list[str]] = {}
+    for name, picture in report.pictures.items():
+        if "/" in name:
+            groups.setdefault(name.partition("/")[0], []).append(f"<figure>{to_svg(picture)}</figure>")
+    if not groups:
         return ""
-    figures = "".join(
-        f"<figure>{to_svg(picture)}<figcaption>from {escape(name.partition('/')[0])}</figcaption></figure>"
-        for name, picture in drawn
+    sections = (
+        f'<h3>{escape(_heading(file))}</h3><div class="grid">{"".join(figures)}</div>'
+        for file, figures in groups.items()
     )
     return (
-        "<h2>Measured against forwards</h2><p>What benchmarks measured, as means with 95 % intervals. Thick: ours. "
-        f'Point at a dot for its numbers.</p><div class="grid">{figures}</div>'
+        "<h2>Measured against cost</h2><p>What benchmarks measured, as means with 95 % intervals, by the file that "
+        "it is from. Thick: ours. Point at a dot for its numbers. A long legend stands under the first chart of its "
+        f"file, and holds for those without one.</p>{''.join(sections)}"
     )
+
+
+def _heading(file: str) -> str:
+    return file.replace("_", " ").replace("-", " ").capitalize()
 
 
 def _sheet(sheet: Sheet) -> str:
@@ -140,7 +148,7 @@ def _sureness(graph: ErrorGraph | OperatorGraph, plan: CachePlan) -> str:
     """Return a table of what draws of the samples say about the named budgets."""
     if graph.sample_errors is None or len(graph.sample_errors) < 2:
         return "<p>The graph holds the errors of one sample at most, so nothing can be said about others.</p>"
-    rows = "".join(_sure_row(plan, found) for found in confidence(graph, sorted(plan.names.values())))
+    rows = "".join(_sure_row(plan, found) for found in confidence(graph, sorted(set(plan.names.values()))))
     return (
         '<div class="wide"><table><thead><tr><th>computed steps</th><th>draws that choose the same steps</th>'
         "<th>worst reuse, 95 %</th><th>regret</th><th>samples for a regret of 2 %</th></tr></thead>"

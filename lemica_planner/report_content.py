@@ -19,6 +19,7 @@ from lemica_planner.solver import evaluate, shortest_path_all, uniform_steps
 
 __all__ = ["Report"]
 
+_SHORT_LEGEND = 6  # lines
 _Errors = Mapping[str, Mapping[int, float]]  # by method and budget
 
 
@@ -62,10 +63,28 @@ class Report:
         """``map``, ``worst``, ``positions`` and FILE/MEASURE of all curves; those with nothing to draw are left out."""
         unit = self.plan.provenance.metric or "error"
         charts = {"worst": _worst_chart(self.errors, unit), "positions": _positions_chart(self.graph, unit)}
-        charts |= {f"{file}/{measure}": chart for file, some in self.curves.items() for measure, chart in some.items()}
-        drawn = {name: draw_chart(chart) for name, chart in charts.items() if chart.drawable().series}
+        files = sorted(self.curves, key=lambda file: not _has_ours(self.curves[file]))
+        charts |= {f"{file}/{measure}": chart for file in files for measure, chart in self.curves[file].items()}
+        shown = {name: chart for name, chart in charts.items() if chart.drawable().series}
+        drawn = {name: draw_chart(chart, has_legend=not _repeats(name, shown)) for name, chart in shown.items()}
         paths = {budget: entry.steps for budget, entry in self.plan.entries.items()}
         return {"map": draw_heat_map(self.graph, paths, self.plan.names), **drawn}
+
+
+def _has_ours(charts: Mapping[str, Chart]) -> bool:
+    return any(series.is_ours for chart in charts.values() for series in chart.series)
+
+
+def _repeats(name: str, charts: Mapping[str, Chart]) -> bool:
+    """Whether a chart has a long legend that an earlier one of the same file has, too."""
+    lines = _lines(charts[name])
+    before = list(charts)[: list(charts).index(name)]
+    same = [other for other in before if other.partition("/")[0] == name.partition("/")[0]]
+    return len(lines) > _SHORT_LEGEND and any(_lines(charts[other]) == lines for other in same)
+
+
+def _lines(chart: Chart) -> list[str]:
+    return [series.name for series in chart.drawable().series]
 
 
 def _rivals(graph: ErrorGraph, plan: CachePlan) -> _Errors:

@@ -15,6 +15,8 @@ from lemica_planner.way_journal import FORMAT
 __all__ = ["read_comparison", "render_steps"]
 
 _VERDICTS = {"yes": "yes", "no": "no", "open": "cannot be told"}
+_FIRST_WAY = 5  # columns before it say the answer, which must be on the page before long names are
+_WRAPS = ' class="wraps"'
 _KEYS = ("format", "samples", "references", "measures", "ways", "choices")
 
 
@@ -72,18 +74,23 @@ def _sentences(choices: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(choices: Sequence[Mapping[str, Any]]) -> str:
-    headings = ("forwards", "against", "measure", "fewer steps", "chosen timesteps", "cached", "caching wins", "gain")
-    cells = "".join(f"<th>{heading}</th>" for heading in headings)
+    headings = ("forwards", "against", "measure", "caching wins", "gain", "cached", "fewer steps", "chosen timesteps")
+    cells = "".join(f"<th{_WRAPS * (at >= _FIRST_WAY)}>{heading}</th>" for at, heading in enumerate(headings))
     rows = "".join(_row(choice) for choice in choices)
     return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _row(choice: Mapping[str, Any]) -> str:
-    best = (choice["best"].get(kind) for kind in ("fewer", "timesteps", "cached"))
+    best = (choice["best"].get(kind) for kind in ("cached", "fewer", "timesteps"))
     cells = [str(choice["cost"]), escape(choice["reference"]), escape(choice["measure"])]
-    cells += [f"{escape(way['name'])}<br>{way['value']:.4g}" if way else "" for way in best]
     cells += [_VERDICTS[choice["verdict"]], f"{choice['gain']:.2g} ({choice['low']:.2g} to {choice['high']:.2g})"]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    ways = (f"{escape(way['name'])}<br>{way['value']:.4g}" if way else "" for way in best)
+    return (
+        "<tr>"
+        + "".join(f"<td>{cell}</td>" for cell in cells)
+        + "".join(f"<td{_WRAPS}>{way}</td>" for way in ways)
+        + "</tr>"
+    )
 
 
 def _ways(known: Mapping[str, Any]) -> str:

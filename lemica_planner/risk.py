@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from lemica_planner.errors import CalibrationError
 
-__all__ = ["risk_measure"]
+__all__ = ["require_risk", "risk_measure"]
 
 
 def risk_measure(name: str, errors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -49,6 +49,11 @@ def risk_measure(name: str, errors: NDArray[np.float64]) -> NDArray[np.float64]:
     raise CalibrationError(
         f"the risk must be mean, quantile:Q, cvar:Q (Q from 0 to 1) or mean+K (K standard errors); got {name!r}"
     )
+
+
+def require_risk(name: str) -> None:
+    """Raise `CalibrationError` if there is no measure of that name."""
+    risk_measure(name, np.zeros((2, 1)))
 
 
 def _mean(errors: NDArray[np.float64]) -> NDArray[np.float64]:

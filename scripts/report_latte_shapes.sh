@@ -21,4 +21,4 @@ for file in benchmarks/results/*.png; do
 done
 mkdir -p out/report
 "$bin/lemica-planner" report model_repository/latte_shapes/calibration/graph.npz --names slow=25,medium=17,fast=10 \
-    --ours lemica --ours refined --output out/report/index.html --png out/report "${options[@]}"
+    --ours lemica --ours refined --ours ours --output out/report/index.html --png out/report "${options[@]}"

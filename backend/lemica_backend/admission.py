@@ -14,10 +14,8 @@ from lemica_backend.fair_shares import FairShares
 from lemica_backend.foresight import foresee
 from lemica_backend.profile import Profile
 from lemica_backend.ranking import Ranking, Shares
-from lemica_backend.replanning import Replanning
 from lemica_backend.session import Session
 from lemica_backend.standing import Standing
-from lemica_planner import CachePlan
 
 
 class Admission:
@@ -27,20 +25,27 @@ class Admission:
     ----------
     config : ModelConfig
     profile : Profile
-    plan : CachePlan or None
     ranking : Ranking
         The order in which requests go on.
     fair_shares : FairShares
+    lanes : int
+        Devices that are fed from the one line.
     """
 
     def __init__(
-        self, config: ModelConfig, profile: Profile, plan: CachePlan | None, ranking: Ranking, fair_shares: FairShares
+        self,
+        config: ModelConfig,
+        profile: Profile,
+        ranking: Ranking,
+        fair_shares: FairShares,
+        *,
+        lanes: int = 1,
     ) -> None:
         self._config = config
         self._profile = profile
         self._ranking = ranking
         self._fair_shares = fair_shares
-        self._replanning = Replanning(plan, is_allowed=config.scheduling.replan)
+        self._lanes = lanes
 
     def shares(self) -> Shares:
         """Return where the clients stand."""
@@ -88,7 +93,7 @@ class Admission:
             return
         total = self._anew(session, others)
         if total != len(planned.computed):
-            session.replan(self._replanning.course(planned, step, total))
+            session.replan(session.served.replanning.course(planned, step, total))
 
     def etas(self, sessions: Sequence[Session]) -> Mapping[int, float]:
         """Return the seconds from now to each request's predicted answer, by number; empty if nothing is known yet."""
@@ -104,20 +109,20 @@ class Admission:
         return self._budgeting(time.perf_counter()).anew(self._options(session), current, self._range(session), crowd)
 
     def _choose(self, session: Session, total: int) -> None:
-        session.choose(self._replanning.course(session.planned, 0, total))
+        session.choose(session.served.replanning.course(session.planned, 0, total))
 
     def _options(self, session: Session) -> list[Option]:
         planned, step = session.planned, session.step
         return [
-            Option(total, session.standing(self._replanning.steps_left(planned, step, total)))
-            for total in self._replanning.totals(planned, step)
+            Option(total, session.standing(session.served.replanning.steps_left(planned, step, total)))
+            for total in session.served.replanning.totals(planned, step)
         ]
 
     def _at_floor(self, session: Session) -> Standing:
         """Return how a request would stand with as few steps as its range still allows."""
         planned, step = session.planned, session.step
-        least = self._replanning.totals(planned, step)[0] if planned.is_range else len(planned.computed)
-        return session.standing(self._replanning.steps_left(planned, step, least))
+        least = session.served.replanning.totals(planned, step)[0] if planned.is_range else len(planned.computed)
+        return session.standing(session.served.replanning.steps_left(planned, step, least))
 
     def _range(self, session: Session) -> Range:
         courses, profile = session.planned.courses, self._profile
@@ -129,12 +134,13 @@ class Admission:
         return Budgeting(
             partial(self._foresee, now=now),
             margin=self._config.scheduling.deadline_margin,
-            pace=slowdowns[-1] / len(slowdowns),
+            pace=slowdowns[-1] / len(slowdowns) / self._lanes,
             now=now,
         )
 
     def _foresee(self, standings: Sequence[Standing], now: float) -> Mapping[int, float]:
-        return foresee(standings, self._ranking, self.shares(), slowdowns=self._slowdowns(), now=now)
+        slowdowns = self._slowdowns()
+        return foresee(standings, self._ranking, self.shares(), slowdowns=slowdowns, now=now, lanes=self._lanes)
 
     def _slowdowns(self) -> tuple[float, ...]:
         return self._profile.cost.slowdowns(self._profile.usual_rows, self._config.limits.max_active)
@@ -151,11 +157,13 @@ def _too_late(session: Session, earliest_s: float | None) -> EngineUnavailableEr
     if earliest_s is None:
         return EngineUnavailableError(
             f"deadline_ms is {deadline_ms}, but no deadline of budget {budget!r} can be promised now without breaking "
-            "one that is promised already: leave it out, or try again later"
+            "one that is promised already: leave it out, or try again later",
+            reason="deadline",
         )
     earliest_ms = math.ceil(earliest_s * 1e3)
     beyond = f", and {limit_ms:.0f} is the request's time limit" if limit_ms < (deadline_ms or 0) else ""
     return EngineUnavailableError(
         f"deadline_ms is {deadline_ms}, but with what runs and waits now, the earliest that budget {budget!r} can meet "
-        f"is {earliest_ms}{beyond}: allow that, ask for less, or try again later"
+        f"is {earliest_ms}{beyond}: allow that, ask for less, or try again later",
+        reason="deadline",
     )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from lemica_backend.types import GenerationRequest, Outcome
-from lemica_backend.watch import Progress
+from lemica_backend.watch import Accepted, Progress
+
+if TYPE_CHECKING:  # it knows torch
+    from lemica_backend.plans import ServedPlan
 
 
 def never() -> bool:
@@ -25,15 +28,22 @@ class Caller(NamedTuple):
         Whether the client has gone away.
     on_step : callable or None
         Gets the progress after every step.
+    on_accepted : callable or None
+        Hears, from the one who submits and before anything else, that the request was accepted.
+    preview_every : int or None
+        Steps after which progress carries a preview; None for never.
     """
 
     on_done: Callable[[Outcome], None]
     is_cancelled: Callable[[], bool] = never
     on_step: Callable[[Progress], None] | None = None
+    on_accepted: Callable[[Accepted], None] | None = None
+    preview_every: int | None = None
 
 
 class Submission(NamedTuple):
-    """A request, and who sent it."""
+    """A request, who sent it, and the plan that it follows; None for the one with which the engine started."""
 
     request: GenerationRequest
     caller: Caller
+    plan: ServedPlan | None = None

@@ -5,6 +5,7 @@ What the engine alone can judge (sizes, steps and budgets against the model and 
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import time
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from lemica_backend.config import Limits
 from lemica_backend.errors import InvalidRequestError
-from lemica_backend.protocol import FILE_FORMATS, INPUTS, OUTPUTS, TensorSpec
+from lemica_backend.protocol import FILE_ENCODINGS, FILE_FORMATS, INPUTS, OUTPUTS, TensorSpec
 from lemica_backend.types import GenerationRequest, GenerationResult
 from lemica_backend.video_file import check_size, encode_video
 
@@ -27,7 +28,6 @@ _MAX_NAME_BYTES = 64  # of file_format, and of each end of budget
 _MAX_BUDGET_BYTES = 2 * _MAX_NAME_BYTES + len("..")
 _MAX_CLIENT_ID_BYTES = 256
 _TRITON_PARAMETERS = frozenset({"id"})  # the generate endpoint passes the request's id on as a parameter
-_SPECS = {spec.name: spec for spec in INPUTS}
 _OUTPUT_NAMES = tuple(spec.name for spec in OUTPUTS)
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -43,10 +43,16 @@ class OutputOptions:
         The outputs to make.
     file_formats : tuple of str
         One for each row.
+    is_base64 : bool
+        Whether files are base64 text, for JSON; then no raw frames are made.
+    preview_every : int or None
+        Steps after which progress carries a preview.
     """
 
     names: frozenset[str]
     file_formats: tuple[str, ...]
+    is_base64: bool = False
+    preview_every: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ def decode_requests(
     *,
     limits: Limits,
     timeout_us: int = 0,
+    inputs: Sequence[TensorSpec] = INPUTS,
+    request_id: str = "",
 ) -> DecodedBatch:
     """Read one Triton request.
 
@@ -77,19 +85,25 @@ def decode_requests(
     limits : Limits
     timeout_us : int
         The request's own Triton timeout in microseconds; 0 is none. It ends the request, and promises nothing.
+    inputs : sequence of TensorSpec
+        What the model takes.
+    request_id : str
+        What logs call it; rows of several are told apart by their number.
 
     Raises
     ------
     InvalidRequestError
         If anything is missing, unknown or has a value that is not allowed.
     """
-    _refuse_parameters(parameters)
+    specs = {spec.name: spec for spec in inputs}
+    _refuse_parameters(parameters, specs)
     _require_known("output", requested_outputs, _OUTPUT_NAMES)
-    _require_known("input", tensors, tuple(_SPECS))
-    num_rows = _count_rows(tensors)
+    _require_known("input", tensors, tuple(specs))
+    num_rows = _count_rows(tensors, specs)
     rows = [_Row(tensors, row, num_rows, limits) for row in range(num_rows)]
-    requests = [row.decode(timeout_us) for row in rows]
-    options = OutputOptions(frozenset(requested_outputs), tuple(row.file_format() for row in rows))
+    ids = [request_id] if num_rows == 1 else [f"{request_id}[{row}]" for row in range(num_rows)]
+    requests = [row.decode(timeout_us, id_of_row) for row, id_of_row in zip(rows, ids, strict=True)]
+    options = _options(rows, frozenset(requested_outputs))
     _check_frames(requests, options)
     return DecodedBatch(requests, options)
 
@@ -105,14 +119,22 @@ def encode_results(results: Sequence[GenerationResult], options: OutputOptions, 
     infos = [dict(result.info) for result in results]
     outputs: dict[str, NDArray[Any]] = {}
     if "video_file" in options.names:
-        outputs["video_file"] = _column(
-            [_encode_file(*row, fps) for row in zip(results, infos, options.file_formats, strict=True)]
-        )
+        files = [_encode_file(*row, fps) for row in zip(results, infos, options.file_formats, strict=True)]
+        outputs["video_file"] = _column([base64.b64encode(file) for file in files] if options.is_base64 else files)
     if "video" in options.names:
         outputs["video"] = np.stack([result.frames for result in results])
     if "info" in options.names:
         outputs["info"] = _column([json.dumps(info, allow_nan=False).encode() for info in infos])
     return outputs
+
+
+def _options(rows: Sequence[_Row], names: frozenset[str]) -> OutputOptions:
+    encodings = {row.file_encoding() for row in rows}
+    if len(encodings) > 1:
+        raise InvalidRequestError("file_encoding must be the same in every row of a request")
+    is_base64 = encodings == {"base64"}
+    names = names - {"video"} if is_base64 else names  # pixels as a list of JSON numbers are of use to nobody
+    return OutputOptions(names, tuple(row.file_format() for row in rows), is_base64, rows[0].preview_every())
 
 
 class _Row:
@@ -123,7 +145,7 @@ class _Row:
         self._where = f"row {row}: " if num_rows > 1 else ""
         self._limits = limits
 
-    def decode(self, timeout_us: int) -> GenerationRequest:
+    def decode(self, timeout_us: int, request_id: str) -> GenerationRequest:
         positive = partial(self._integer, low=1)
         prompt = self._text("prompt", self._limits.max_prompt_bytes)
         assert prompt is not None  # _count_rows saw to it
@@ -141,13 +163,23 @@ class _Row:
             timeout_ms=math.ceil(timeout_us / 1000) or None,
             priority=self._integer("priority") or 0,
             client_id=self._text("client_id", _MAX_CLIENT_ID_BYTES) or "",
+            request_id=request_id,
         )
 
     def file_format(self) -> str:
-        name = self._text("file_format", _MAX_NAME_BYTES)
-        if name is not None and name not in FILE_FORMATS:
-            raise self._error(f"file_format is {name!r}; allowed are {', '.join(FILE_FORMATS)}")
-        return name or FILE_FORMATS[0]
+        return self._choice("file_format", FILE_FORMATS)
+
+    def file_encoding(self) -> str:
+        return self._choice("file_encoding", FILE_ENCODINGS)
+
+    def preview_every(self) -> int | None:
+        return self._integer("preview_every", low=1)
+
+    def _choice(self, field: str, allowed: Sequence[str]) -> str:
+        name = self._text(field, _MAX_NAME_BYTES)
+        if name is not None and name not in allowed:
+            raise self._error(f"{field} is {name!r}; allowed are {', '.join(allowed)}")
+        return name or allowed[0]
 
     def _text(self, name: str, max_bytes: int) -> str | None:
         value = self._values.get(name)
@@ -184,11 +216,11 @@ class _Row:
         return InvalidRequestError(self._where + message)
 
 
-def _refuse_parameters(parameters: Mapping[str, object]) -> None:
+def _refuse_parameters(parameters: Mapping[str, object], specs: Mapping[str, TensorSpec]) -> None:
     unknown = sorted(set(parameters) - _TRITON_PARAMETERS)
     if unknown:
         raise InvalidRequestError(
-            f"unknown request parameter {_shown(unknown)}; none is allowed: options are inputs, of {', '.join(_SPECS)}"
+            f"unknown request parameter {_shown(unknown)}; none is allowed: options are inputs, of {', '.join(specs)}"
         )
 
 
@@ -203,12 +235,12 @@ def _shown(names: Sequence[str]) -> str:
     return ", ".join(repr(name[:_MAX_NAME_BYTES]) for name in names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def _count_rows(tensors: Tensors) -> int:
+def _count_rows(tensors: Tensors, specs: Mapping[str, TensorSpec]) -> int:
     if "prompt" not in tensors:
         raise InvalidRequestError("the input prompt is missing; every request needs it (STRING, one a row)")
     num_rows = len(tensors["prompt"]) if tensors["prompt"].ndim else 0
     for name, tensor in tensors.items():
-        _check_tensor(_SPECS[name], tensor, num_rows)
+        _check_tensor(specs[name], tensor, num_rows)
     return num_rows
 
 

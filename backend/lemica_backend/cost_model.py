@@ -82,7 +82,9 @@ class CostModel:
     def is_worth_sharing(self, works: Iterable[Work], joining: Work, *, gaining: int) -> bool:
         """Whether `joining` should step in the same tick as `works`; see `is_gain`.
 
-        Only rows of one kind share a forward. A number of rows that was hardly tried, or not for long, is tried.
+        Only rows of one kind share a forward. A number of rows that was hardly tried, or not for long, is tried by two
+        requests; by more, only where the guess already gains, which takes no row for cheaper than those before it.
+        Otherwise one noisy measurement of two would lead, try by try, to the largest batch, which delays all in it.
 
         Parameters
         ----------
@@ -96,7 +98,7 @@ class CostModel:
         rows = sum(work.rows for work in together)
         if not rows:
             return False
-        if not self._is_settled(joining.kind, rows + joining.rows):
+        if len(together) == 1 and not self._is_settled(joining.kind, rows + joining.rows):
             return True
         added_s = self._added_s(joining, rows)
         alone_s = self.seconds(joining)

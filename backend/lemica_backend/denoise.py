@@ -76,7 +76,8 @@ def _record(job: Job, made: _Made) -> None:
 def _predict_output(job: Job) -> Tensor:
     """Return what stands in for the guided output where the model does not run."""
     if OPERATORS[job.fill.operator].source == "output":
-        return job.cache.predict(job.step, GUIDED, job.fill)
+        output: Tensor = job.cache.predict(job.step, GUIDED, job.fill)
+        return output
     noise = job.cache.predict(job.step, NOISE, job.fill)
     return to_output(job.scheduler, job.cache.times[job.step], job.latents, noise)
 

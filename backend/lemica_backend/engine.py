@@ -1,41 +1,58 @@
-"""The engine: one thread that, tick by tick, takes some of the accepted requests one denoising step further.
+"""The engine: requests come in here, wait in one line, and are computed step by step on one device or several.
 
-Usable in process, without Triton. Whoever submits is answered exactly once, from the engine's thread.
+Usable in process, without Triton. Whoever submits is answered exactly once, from one of the engine's threads. There is
+no torch here: workers (`lemica_backend.worker`) run the model, in this process or in their own.
 """
 
 from __future__ import annotations
 
 import itertools
-import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, NamedTuple
 
 from lemica_backend.admission import Admission
 from lemica_backend.caller import Caller, Submission, never
 from lemica_backend.config import ModelConfig
-from lemica_backend.courses import FULL, courses_of
-from lemica_backend.errors import EngineUnavailableError, InvalidRequestError, LemicaError, ModelLoadError, naming_row
+from lemica_backend.errors import (
+    EngineUnavailableError,
+    GenerationError,
+    InvalidRequestError,
+    LemicaError,
+    ModelLoadError,
+    naming_row,
+)
 from lemica_backend.fair_shares import FairShares
-from lemica_backend.models import VideoModel, load_model, resample
-from lemica_backend.plan_check import require_operators, require_switches
+from lemica_backend.lane import Common, Lane
+from lemica_backend.load_reporter import LoadReporter
 from lemica_backend.planned import PlannedRequest, plan_request
-from lemica_backend.profile import Profile, measure_profile
+from lemica_backend.plans import ServedPlan, parse_plan, require_plan_alone, require_plan_fits, require_sizes
+from lemica_backend.process_worker import ProcessSource, Recipe
+from lemica_backend.profile import Profile
 from lemica_backend.ranking import Ranking
-from lemica_backend.scheduler import Room, Scheduler
+from lemica_backend.refusals import telling_refusals
 from lemica_backend.session import Session
+from lemica_backend.supervisor import Supervisor, WorkerState
 from lemica_backend.ticking import Ticker
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
 from lemica_backend.waiting import WaitingLine
 from lemica_backend.watch import EngineLoad, NoWatcher, Progress, Watcher
-from lemica_planner import CachePlan, PlannerError
+from lemica_backend.worker import Facts, WorkerLostError, WorkerSource
+from lemica_planner import CachePlan
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from lemica_backend.models.base import VideoModel
+
+_LOOK_S = 0.05  # between two looks at those who wait
+
+
+class Workers(NamedTuple):
+    """What runs the model, one for each device."""
+
+    sources: tuple[WorkerSource, ...]
 
 
 class Engine:
@@ -43,42 +60,86 @@ class Engine:
 
     Parameters
     ----------
-    model : VideoModel
+    model : VideoModel or Workers
+        A model that is computed in this process, or workers that load it.
     config : ModelConfig
     plan : CachePlan or None
         Without a plan only ``budget=full`` is served.
     profile : Profile, optional
-        What was measured of the model; without it, the engine learns while it serves.
+        What was measured of a model in this process; without it, the engine learns while it serves.
     watcher : Watcher, optional
-        Is told of every tick and every answer.
+        Is told of all that happens; see `lemica_backend.watch`.
+
+    Raises
+    ------
+    ModelLoadError
+        If a worker cannot load the model, or the plan was made for another one.
     """
 
     def __init__(
         self,
-        model: VideoModel,
+        model: VideoModel | Workers,
         config: ModelConfig,
         plan: CachePlan | None = None,
         *,
         profile: Profile | None = None,
         watcher: Watcher | None = None,
     ) -> None:
-        self.model = model
+        workers = model if isinstance(model, Workers) else _local(model, config, plan, profile)
         self.config = config
-        self.plan = plan
-        self._profile = profile or _profile_without_times(model, config, plan)
+        self._own_plan = ServedPlan.of(plan, config)
         self._watcher: Watcher = watcher or NoWatcher()
-        self._waiting = WaitingLine(config.limits.max_queue)
-        self._active: tuple[Session, ...] = ()
+        self._waiting = WaitingLine(config.limits.max_queue, config.limits.max_queue_cache_bytes)
         self._numbers = itertools.count()
         self._accepting = threading.Lock()  # so that no two requests are promised the same time
-        wanted = config.scheduling
+        self._supervisors = tuple(
+            Supervisor(source, self._waiting, self._down, self._watcher) for source in workers.sources
+        )
+        try:
+            self._facts = self._open(plan if isinstance(model, Workers) else None)
+        except BaseException:
+            self._waiting.close()
+            for supervisor in self._supervisors:
+                supervisor.close()
+            raise
+        self.info, self._profile = self._facts.info, self._facts.profile
+        self._reporter = LoadReporter(self.load, self._watcher)
+        self._begin()
+        self._desk = threading.Thread(target=self._keep_waiting_line, name="lemica-waiting", daemon=True)
+        self._desk.start()
+
+    def _open(self, plan: CachePlan | None) -> Facts:
+        """Wait until every device has its model."""
+        try:
+            facts = [supervisor.opened.result() for supervisor in self._supervisors]
+        except WorkerLostError as error:
+            raise ModelLoadError(f"the model cannot be loaded: {error}") from error
+        require_plan_fits(plan, facts[0])
+        return facts[0]
+
+    def _begin(self) -> None:
+        """Let every device serve from the one line."""
+        config, profile, shares = self.config, self._profile, FairShares()
+        wanted, lanes = config.scheduling, len(self._supervisors)
         ranking = Ranking(wanted.policy, wanted.ageing, wanted.deadline_margin)
-        self._shares = FairShares()
-        self._admission = Admission(config, self._profile, plan, ranking, self._shares)
-        self._scheduler = Scheduler(ranking, self._profile.cost, align_ticks=wanted.align_ticks)
-        self._ticker = Ticker(model, self._profile.cost, self._shares, self._watcher)
-        self._thread = threading.Thread(target=self._loop, name="lemica-engine", daemon=True)
-        self._thread.start()
+        self._admission = Admission(config, profile, ranking, shares, lanes=lanes)
+        deciding = threading.RLock()
+        common = Common(
+            config=config,
+            line=self._waiting,
+            cost=profile.cost,
+            ranking=ranking,
+            shares=shares,
+            admission=self._admission,
+            ticker=Ticker(profile.cost, shares, self._watcher, deciding),
+            deciding=deciding,
+            sessions=self._sessions,
+            lanes=lambda: [each.lane for each in self._supervisors if each.has_worker and each.lane],
+            watcher=self._watcher,
+            report=self._reporter.report_if_due,
+        )
+        for supervisor in self._supervisors:
+            supervisor.begin(Lane(common))
 
     def submit(
         self,
@@ -88,9 +149,9 @@ class Engine:
         is_cancelled: Callable[[], bool] = never,
         on_step: Callable[[Progress], None] | None = None,
     ) -> None:
-        """Queue a request; `on_done` gets its result or its error, once, from the engine's thread.
+        """Queue a request; `on_done` gets its result or its error, once, from one of the engine's threads.
 
-        `on_step`, if given, gets the request's progress after every step, from the same thread.
+        `on_step`, if given, gets the request's progress after every step, from such a thread, too.
 
         Raises
         ------
@@ -106,22 +167,57 @@ class Engine:
 
         Raises what `submit` raises; of several requests, the error names the one it is about.
         """
+        requests = [each.request for each in submissions]
+        with telling_refusals(self._watcher, requests, self.config.defaults.budget):
+            self._accept_all(submissions)
+
+    def _accept_all(self, submissions: Sequence[Submission]) -> None:
         arrived_s = time.perf_counter()  # waiting for others to be accepted counts
         count, planned, sessions = len(submissions), list[PlannedRequest](), list[Session]()
         for row, each in enumerate(submissions):
             with naming_row(row, count):
-                planned.append(self._plan(each.request))
-        self._waiting.require_room(count)  # a full line says so at once
+                planned.append(self._plan(each.request, each.plan or self._own_plan))
+        self._require_room(planned)  # what has no room is told so at once
         with self._accepting:
-            self._waiting.require_room(count)
-            for row, (ready, (_, caller)) in enumerate(zip(planned, submissions, strict=True)):
-                sessions.append(self._session(ready, caller, arrived_s))
+            self._require_room(planned)
+            for row, (ready, each) in enumerate(zip(planned, submissions, strict=True)):
+                sessions.append(self._session(ready, each, arrived_s))
                 with naming_row(row, count):
-                    self._admission.accept(sessions[row], (*self._sessions(), *sessions[:row]))
+                    self._accept(sessions[row], (*self._sessions(), *sessions[:row]))
+            for session in sessions:
+                session.tell_accepted()  # before a lane can tell of a step
             self._waiting.put(sessions)
 
-    def _plan(self, request: GenerationRequest) -> PlannedRequest:
-        planned = plan_request(request, info=self.model.info, config=self.config, plan=self.plan)
+    def open_plan(self, plan_json: str | None) -> ServedPlan:
+        """Return a plan that submissions may then name; the weights stay as they are.
+
+        Raises
+        ------
+        ModelLoadError
+            If the plan is broken, or was made for another model.
+        """
+        plan = parse_plan(plan_json)
+        require_plan_alone(plan, self.config)
+        require_plan_fits(plan, self._facts)
+        require_sizes(plan, self._profile, self.config)
+        return ServedPlan.of(plan, self.config)
+
+    def _require_room(self, planned: Sequence[PlannedRequest]) -> None:
+        if all(each.down for each in self._supervisors):
+            raise EngineUnavailableError(f"{self._supervisors[0].down}; try again later")
+        self._waiting.require_room(len(planned))
+        self._waiting.require_cache_room(sum(self._profile.cache_bytes(each) for each in planned))
+
+    def _accept(self, session: Session, others: Sequence[Session]) -> None:
+        try:
+            self._admission.accept(session, others)
+        except LemicaError:
+            raise
+        except Exception as error:  # a bug of the engine: this request's alone
+            raise GenerationError(f"the request could not be accepted: {type(error).__name__}: {error}") from error
+
+    def _plan(self, request: GenerationRequest, served: ServedPlan) -> PlannedRequest:
+        planned = plan_request(request, info=self.info, config=self.config, plan=served.plan)
         limit, needed = self.config.limits.cache_bytes, self._profile.cache_bytes(planned)
         if limit is not None and needed > limit:
             raise InvalidRequestError(
@@ -130,15 +226,16 @@ class Engine:
             )
         return planned
 
-    def _session(self, planned: PlannedRequest, caller: Caller, arrived_s: float) -> Session:
+    def _session(self, planned: PlannedRequest, submission: Submission, arrived_s: float) -> Session:
         return Session(
             planned,
-            caller,
+            submission.caller,
             number=next(self._numbers),
             arrived_s=arrived_s,
             profile=self._profile,
             timeout_s=self.config.limits.timeout_s,
             watcher=self._watcher,
+            served=submission.plan or self._own_plan,
         )
 
     def generate(self, request: GenerationRequest) -> GenerationResult:
@@ -151,125 +248,77 @@ class Engine:
         return outcome
 
     def close(self) -> None:
-        """Answer everything unfinished with `EngineUnavailableError` and stop the thread."""
+        """Answer everything unfinished with `EngineUnavailableError`, and stop threads and workers."""
         self._waiting.close()
-        self._thread.join()
+        for supervisor in self._supervisors:
+            supervisor.close()
+        self._desk.join()
+        self._reporter.close()
+        self._waiting.fail_all(EngineUnavailableError("the server is shutting this model down; send the request again"))
+
+    def workers(self) -> tuple[WorkerState, ...]:
+        """Return how the workers are, one for each device."""
+        return tuple(each.state for each in self._supervisors)
 
     def cached_bytes(self) -> int:
         """Return the bytes that the started requests' step caches hold."""
-        return sum(session.cached_bytes for session in self._active)
+        return sum(session.cached_bytes for session in self._active())
 
     def load(self) -> EngineLoad:
         """Return what the engine holds now."""
-        sessions = self._sessions()
+        sessions, limit = self._sessions(), self.config.limits.cache_bytes
         started = [session for session in sessions if session.is_started]
         return EngineLoad(
             waiting=len(sessions) - len(started),
             started=len(started),
             cached_bytes=sum(session.cached_bytes for session in started),
             reserved_bytes=sum(session.cache_bytes_limit for session in started),
-            cache_limit_bytes=self.config.limits.cache_bytes,
+            cache_limit_bytes=None if limit is None else limit * len(self._supervisors),
             backlog_s=sum(session.standing().left_s for session in sessions),
         )
 
+    def etas_s(self) -> list[tuple[Caller, float | None]]:
+        """Return who waits for an answer, and the seconds from now until they are predicted to have it."""
+        sessions = self._sessions()
+        etas = self._admission.etas(sessions)
+        return [(session.caller, etas.get(session.number)) for session in sessions]
+
+    def _active(self) -> tuple[Session, ...]:
+        lanes = [supervisor.lane for supervisor in self._supervisors]
+        return tuple(session for lane in lanes if lane for session in lane.active)
+
     def _sessions(self) -> tuple[Session, ...]:
         """Return every accepted request without an answer; one that starts in this moment is in it once."""
-        sessions = dict.fromkeys((*self._waiting.sessions, *self._active))
+        sessions = dict.fromkeys((*self._waiting.sessions, *self._active()))
         return tuple(session for session in sessions if not session.is_answered)
 
-    def _others(self, session: Session) -> tuple[Session, ...]:
-        return tuple(other for other in self._sessions() if other is not session)
-
-    def _loop(self) -> None:
-        reason = "the server is shutting this model down; send the request again"
-        try:
-            while self._has_work():
-                self._drop_unwanted()
-                self._tick()
-                self._finish()
-        except BaseException:  # a bug of the engine: nobody may wait for an answer that never comes
-            _log.exception("the engine stopped")
-            reason = "the engine of this model stopped; reload the model"
-            self._waiting.close()
-        for session in (*self._active, *self._waiting.drain()):
-            session.fail(EngineUnavailableError(reason))
-        self._active = ()
-
-    def _has_work(self) -> bool:
-        """Sleep while there is nothing to do. False: closing."""
-        if not self._active:
+    def _keep_waiting_line(self) -> None:
+        """Answer who is not wanted any more where it waits, also while no lane looks."""
+        while not self._waiting.is_closed:
             self._waiting.wait_for_any()
-        return not self._waiting.is_closed
+            self._waiting.drop_unwanted()
+            self._waiting.wait_closed(_LOOK_S)
 
-    def _drop_unwanted(self) -> None:
-        self._waiting.drop_unwanted()
-        self._active = tuple(session for session in self._active if not session.drop_if_unwanted())
-
-    def _tick(self) -> None:
-        """Take one step of the requests that the scheduler chooses."""
-        sessions = {session.number: session for session in self._sessions()}
-        self._shares.update({session.planned.client for session in sessions.values()})
-        standings = [session.standing() for session in sessions.values()]
-        chosen = self._scheduler.choose(standings, self._admission.shares(), self._room(), time.perf_counter())
-        stepping = [sessions[each.number] for each in chosen]
-        stepped = self._ticker.step([session for session in stepping if session.is_started or self._start(session)])
-        self._active = tuple(session for session in self._active if not session.is_answered)
-        for session in stepped:
-            if not session.job.is_finished:
-                self._admission.go_on(session, self._others(session))
-        self._tell_progress(stepped)
-
-    def _room(self) -> Room:
-        limits = self.config.limits
-        reserved = sum(session.cache_bytes_limit for session in self._active)
-        free_bytes = math.inf if limits.cache_bytes is None else limits.cache_bytes - reserved
-        return Room(limits.max_active - len(self._active), free_bytes)
-
-    def _start(self, session: Session) -> bool:
-        self._admission.begin(session, self._others(session))
-        is_started = session.start(self.model)
-        if is_started:
-            self._active = (*self._active, session)
-        self._waiting.remove(session)
-        return is_started
-
-    def _tell_progress(self, stepped: list[Session]) -> None:
-        if any(session.caller.on_step for session in stepped):
-            etas = self._admission.etas(self._sessions())
-            for session in stepped:
-                eta_s = etas.get(session.number)
-                session.tell_progress(None if eta_s is None else eta_s * 1e3)
-
-    def _finish(self) -> None:
-        finished = [session for session in self._active if session.job.is_finished]
-        for session in finished:
-            session.finish(self.model, self.config.fps)
-            self._active = tuple(each for each in self._active if each is not session)
+    def _down(self, reason: str) -> None:
+        """Answer everyone who waits, if no device has a worker or will have one soon."""
+        if all(each.down for each in self._supervisors):
+            self._waiting.fail_all(EngineUnavailableError(f"{reason}; try again later"))
 
 
-def _profile_without_times(model: VideoModel, config: ModelConfig, plan: CachePlan | None) -> Profile:
-    """Measure what must be known, no more."""
-    scheduling = config.scheduling.model_copy(update={"warm_up_s": 0.0})
-    return measure_profile(model, config.model_copy(update={"scheduling": scheduling}), plan)
+def _local(model: VideoModel, config: ModelConfig, plan: CachePlan | None, profile: Profile | None) -> Workers:
+    """Return a worker in this process; torch is here already."""
+    from lemica_backend.local_worker import LocalSource  # noqa: PLC0415
+    from lemica_backend.measuring import measure_sizes  # noqa: PLC0415
+    from lemica_backend.opening import facts_of  # noqa: PLC0415
+
+    profile = profile or measure_sizes(model, config, plan)
+    return Workers((LocalSource(model, facts_of(model, config, plan, profile)),))
 
 
-def open_model(model_dir: Path, config: ModelConfig) -> VideoModel:
-    """Load the weights that ``model.json`` names; raises `ModelLoadError`."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    model = load_model(
-        config.family,
-        _weights(model_dir, config),
-        dtype=getattr(torch, config.dtype),
-        device=_device(config.device),
-        size=config.size,
-        options=config.options,
-    )
-    return resample(model, config.scheduler) if config.scheduler else model
-
-
-def load_engine(model_dir: Path, config: ModelConfig, plan_json: str | None) -> Engine:
-    """Load the model and start an engine on it.
+def load_engine(
+    model_dir: Path, config: ModelConfig, plan_json: str | None, *, watcher: Watcher | None = None
+) -> Engine:
+    """Load the model into a process for each device and start an engine on them.
 
     Parameters
     ----------
@@ -278,67 +327,20 @@ def load_engine(model_dir: Path, config: ModelConfig, plan_json: str | None) -> 
     config : ModelConfig
     plan_json : str or None
         The cache plan; without one only ``budget=full`` is served.
+    watcher : Watcher, optional
 
     Raises
     ------
     ModelLoadError
         If the weights or the plan are broken, or the plan was made for another model.
     """
-    try:
-        plan = CachePlan.from_json(plan_json) if plan_json else None
-        model = open_model(model_dir, config)  # takes seconds, so a broken plan is found before
-        if plan:
-            _require_fit(plan, model)
-        _require_default(config, plan)
-    except PlannerError as error:
-        raise ModelLoadError(f"config.pbtxt, parameter cache_plan: {error}") from error
-    return Engine(model, config, plan, profile=measure_profile(model, config, plan))
+    plan = parse_plan(plan_json)
+    require_plan_alone(plan, config)  # loading takes seconds, so what is broken is found before
+    config.weights_dir(model_dir)
+    workers = Workers(tuple(_source(model_dir, config, device, plan_json) for device in config.worker_devices))
+    return Engine(workers, config, plan, watcher=watcher)
 
 
-def _require_fit(plan: CachePlan, model: VideoModel) -> None:
-    info = model.info
-    require_operators(plan)
-    plan.require_match(
-        weights_hash=info.weights_hash,
-        scheduler=info.scheduler,
-        scheduler_config=info.scheduler_config,
-        num_frames=info.num_frames,
-        height=info.height,
-        width=info.width,
-    )
-    scheduler = model.new_scheduler(plan.provenance.num_inference_steps, seed=0)
-    require_switches(plan, model.switches(scheduler.timesteps))
-
-
-def _require_default(config: ModelConfig, plan: CachePlan | None) -> None:
-    budget = config.defaults.budget
-    if plan is None and budget != FULL:
-        raise ModelLoadError(
-            f"model.json, defaults.budget: got {budget!r}, but without a cache_plan only 'full' is served"
-        )
-    if plan and budget != FULL:
-        try:
-            courses_of(budget, plan)
-            steps, guidance_scale = config.defaults.num_inference_steps, config.defaults.guidance_scale
-            plan.require_match(num_inference_steps=steps, guidance_scale=guidance_scale)
-        except (PlannerError, InvalidRequestError) as error:
-            raise ModelLoadError(f"model.json, defaults: {error}") from error
-
-
-def _weights(model_dir: Path, config: ModelConfig) -> Path:
-    folder = config.weights_dir(model_dir)
-    if folder is not None:
-        return folder
-    assert config.hub_id is not None
-    from huggingface_hub import snapshot_download  # noqa: PLC0415 - only a server that may download needs it
-
-    try:
-        return Path(snapshot_download(config.hub_id, revision=config.hub_revision))
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"model.json: cannot get hub_id {config.hub_id!r}: {error}") from error
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return "cuda" if torch.cuda.is_available() else "cpu"
+def _source(model_dir: Path, config: ModelConfig, device: str, plan_json: str | None) -> WorkerSource:
+    recipe = Recipe("lemica_backend.opening", "open_worker", (model_dir, config, device, plan_json))
+    return ProcessSource(recipe, device, config.limits.worker_timeout_s)

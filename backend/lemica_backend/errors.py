@@ -16,11 +16,21 @@ from contextlib import contextmanager
 
 
 class LemicaError(Exception):
-    """Base of every error that the engine raises on purpose."""
+    """Base of every error that the engine raises on purpose.
+
+    Attributes
+    ----------
+    kind : str
+        The outcome of a request that ends with it, in metrics and logs.
+    """
+
+    kind = "failed"
 
 
 class InvalidRequestError(LemicaError):
     """The request can never be served; the message says what was got and what is allowed."""
+
+    kind = "invalid"
 
 
 class ModelLoadError(LemicaError):
@@ -28,15 +38,31 @@ class ModelLoadError(LemicaError):
 
 
 class EngineUnavailableError(LemicaError):
-    """The engine cannot take the request now; the same request may succeed later."""
+    """The engine cannot take the request now; the same request may succeed later.
+
+    Attributes
+    ----------
+    reason : str
+        In metrics: ``queue_full``, ``deadline``, or ``closing`` (the default) for a model that goes or is gone.
+    """
+
+    kind = "unavailable"
+
+    def __init__(self, message: str, *, reason: str = "closing") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class DeadlineExceededError(LemicaError):
     """The request's time limit passed before its video was ready."""
 
+    kind = "deadline"
+
 
 class RequestCancelledError(LemicaError):
     """The client cancelled the request."""
+
+    kind = "cancelled"
 
 
 class GenerationError(LemicaError):
@@ -48,6 +74,7 @@ def of_row(error: LemicaError, row: int, num_rows: int) -> LemicaError:
     if num_rows == 1:
         return error
     named = type(error)(f"row {row}: {error}")
+    named.__dict__.update(error.__dict__)
     named.__cause__ = error.__cause__
     return named
 

@@ -18,6 +18,7 @@ def foresee(
     *,
     slowdowns: Sequence[float],
     now: float,
+    lanes: int = 1,
 ) -> dict[int, float]:
     """Return when each request is predicted to be finished, by its number.
 
@@ -25,6 +26,9 @@ def foresee(
     finished; k is as many as the scheduler would let share. Promises come in danger, and clients get ahead, only as
     far as they are so now: what the order would make of that later is left out, as are requests that do not fit into
     memory.
+
+    Each of several lanes lets k share, as if a started request could move to a lane that has become free. It cannot, so
+    what is predicted is a little early where one lane has more left than the others.
 
     Notes
     -----
@@ -37,26 +41,27 @@ def foresee(
     finished: dict[int, float] = {}
     at = now
     while waiting:
-        size = _group_size(slowdowns, len(waiting))
+        size = lanes * _group_size(slowdowns, -(-len(waiting) // lanes))
         group, rest = waiting[:size], waiting[size:]
         share_s = min(standing.left_s for standing in group)
-        took = share_s * slowdowns[len(group) - 1]
+        together = -(-len(group) // lanes)
+        took = share_s * slowdowns[together - 1]
         at += took
         moved = [standing._replace(left_s=standing.left_s - share_s) for standing in group]
         finished |= {standing.number: at for standing in moved if standing.left_s <= _TOO_SMALL_S}
         waiting = [standing for standing in moved if standing.left_s > _TOO_SMALL_S] + rest
         if is_shared:
-            shares = shares.after(_spent(group, took), {standing.client for standing in waiting})
+            shares = shares.after(_spent(group, took / together), {standing.client for standing in waiting})
             if (ahead_now := shares.ahead()) != ahead:
                 waiting, ahead = in_order(waiting, ranks, ahead_now), ahead_now
     return finished
 
 
 def _spent(group: Sequence[Standing], seconds: float) -> Mapping[str, float]:
-    """Return the time of a tick of a group, in equal parts, by client."""
+    """Return the time of a group by client, so many seconds for each request."""
     spent: dict[str, float] = {}
     for standing in group:
-        spent[standing.client] = spent.get(standing.client, 0.0) + seconds / len(group)
+        spent[standing.client] = spent.get(standing.client, 0.0) + seconds
     return spent
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lemica_backend.job import Job
+from lemica_backend.config import PIPELINE, ModelConfig
+from lemica_backend.planned import PlannedRequest
+from lemica_backend.worker import Decoded
 
 
 class Account(NamedTuple):
@@ -25,9 +27,11 @@ class Account(NamedTuple):
     eta_ms: float | None
 
 
-def make_info(job: Job, timings_ms: dict[str, float], fps: int, account: Account) -> dict[str, Any]:
-    """Return the JSON-ready account of a finished job; times in milliseconds, errors in units of the plan's metric."""
-    planned, eta_ms = job.planned, account.eta_ms
+def make_info(
+    planned: PlannedRequest, decoded: Decoded, timings_ms: dict[str, float], config: ModelConfig, account: Account
+) -> dict[str, Any]:
+    """Return the JSON-ready account of a finished request; times in ms, errors in units of the plan's metric."""
+    eta_ms, miss = account.eta_ms, decoded.forecast_miss
     return {
         "seed": planned.seed,
         "guidance_scale": planned.guidance_scale,
@@ -39,10 +43,16 @@ def make_info(job: Job, timings_ms: dict[str, float], fps: int, account: Account
         "operators": sorted({fill.operator for fill in planned.reuse.values()}),
         "predicted_error": planned.predicted_error,
         "plan_id": planned.plan_id,
+        "outside_plan": list(planned.outside_plan),
         "calibrated": planned.is_calibrated,
-        "fps": fps,
+        "block_engine": planned.block_engine,
+        "plan_engine": planned.plan_engine,
+        "forecast_miss": None if miss is None else round(miss, 3),
+        "quality_warning": miss is not None and miss > config.warn_above,
+        "shares_forwards": config.family != PIPELINE,
+        "fps": config.fps,
         "eta_ms": None if eta_ms is None else round(eta_ms, 3),
         "eta_error_ms": None if eta_ms is None else round(timings_ms["total"] - eta_ms, 3),
         "timings_ms": {name: round(value, 3) for name, value in timings_ms.items()},
-        "step_ms": [[round(value, 3), computed] for value, computed in job.step_ms],
+        "step_ms": [[round(value, 3), computed] for value, computed in decoded.step_ms],
     }

@@ -86,5 +86,5 @@ def start_job(model: VideoModel, planned: PlannedRequest) -> Job:
         texts=model.encode_text(planned.prompt, planned.negative_prompt, branches, planned.guidance_scale),
         latents=model.initial_noise(planned.seed) * float(getattr(scheduler, "init_noise_sigma", 1.0)),
         scheduler=scheduler,
-        cache=StepCache(sampler_times(scheduler), planned.operators, switches),
+        cache=StepCache(sampler_times(scheduler), planned.operators, switches, planned.checks),
     )

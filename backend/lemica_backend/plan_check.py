@@ -1,15 +1,15 @@
-"""Whether a plan can be served at all by this version: its operators and their weights."""
+"""Whether a plan can be served: its operators and their weights, the model it is for, the default budget."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Collection
 
-from lemica_backend.errors import ModelLoadError
-from lemica_backend.operators import OPERATORS
-from lemica_planner import CachePlan, Fill, PlanEntry
-
-__all__ = ["require_operators", "require_switches"]
+from lemica_backend.config import ModelConfig
+from lemica_backend.courses import FULL, courses_of
+from lemica_backend.errors import InvalidRequestError, ModelLoadError
+from lemica_backend.operators import OPERATORS, describe_wrong_weights
+from lemica_backend.worker import Facts
+from lemica_planner import CachePlan, Fill, PlanEntry, PlannerError
 
 
 def require_operators(plan: CachePlan) -> None:
@@ -48,13 +48,43 @@ def require_switches(plan: CachePlan, switches: Collection[int]) -> None:
             )
 
 
-def _require_weights(entry: PlanEntry, step: int, fill: Fill) -> None:
-    operator = OPERATORS[fill.operator]
-    fits = len(operator.fits)
-    values = range(1, min(operator.order + 1, bisect_right(entry.steps, step)) + 1) if fits else (0,)
-    allowed = [fits * count for count in values]
-    if len(fill.weights) not in allowed:
+def require_fit(plan: CachePlan, facts: Facts) -> None:
+    """Refuse a plan that was made for another model; raises `ModelLoadError` or `PlannerError`, naming what differs."""
+    info = facts.info
+    refused = sorted(plan.operators - facts.operators) if facts.operators is not None else []
+    if refused:
         raise ModelLoadError(
-            f"config.pbtxt, parameter cache_plan: at step {step} of budget {entry.budget}, {fill.operator!r} has "
-            f"{len(fill.weights)} weights; allowed are {' or '.join(map(str, allowed))}: calibrate again"
+            f"config.pbtxt, parameter cache_plan: operator is {refused[0]!r}; family {info.family!r} serves "
+            f"{', '.join(sorted(facts.operators or ()))}"
         )
+    plan.require_match(
+        weights_hash=info.weights_hash,
+        scheduler=info.scheduler,
+        scheduler_config=info.scheduler_config,
+        num_frames=info.num_frames,
+        height=info.height,
+        width=info.width,
+    )
+    require_switches(plan, facts.switches)
+
+
+def require_default(config: ModelConfig, plan: CachePlan | None) -> None:
+    """Refuse a default budget that the plan does not have; raises `ModelLoadError`."""
+    budget = config.defaults.budget
+    if plan is None and budget != FULL:
+        raise ModelLoadError(
+            f"model.json, defaults.budget: got {budget!r}, but without a cache_plan only 'full' is served"
+        )
+    if plan and budget != FULL:
+        try:
+            courses_of(budget, plan)
+            steps, guidance_scale = config.defaults.num_inference_steps, config.defaults.guidance_scale
+            plan.require_match(num_inference_steps=steps, guidance_scale=guidance_scale)
+        except (PlannerError, InvalidRequestError) as error:
+            raise ModelLoadError(f"model.json, defaults: {error}") from error
+
+
+def _require_weights(entry: PlanEntry, step: int, fill: Fill) -> None:
+    wrong = describe_wrong_weights(entry, step, fill)
+    if wrong:
+        raise ModelLoadError(f"config.pbtxt, parameter cache_plan: {wrong}")

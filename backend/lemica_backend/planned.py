@@ -14,10 +14,10 @@ from lemica_backend.config import ModelConfig
 from lemica_backend.cost_model import COMPUTE
 from lemica_backend.courses import FULL, Course, courses_of, full_course
 from lemica_backend.errors import InvalidRequestError
-from lemica_backend.models.base import ModelInfo
+from lemica_backend.model_info import ModelInfo
 from lemica_backend.operators import OPERATORS
 from lemica_backend.types import GenerationRequest
-from lemica_planner import CachePlan, Fill, PlannerError
+from lemica_planner import CachePlan, Check, Fill, PlanMismatchError, PlannerError
 
 __all__ = ["FULL", "SEED_LIMIT", "PlannedRequest", "plan_request"]
 
@@ -44,6 +44,12 @@ class PlannedRequest:
     courses : tuple of Course
         What the budget allows, by ascending number of computed steps: one, or several where it is a range. The steps
         above are one of them, or, once the engine has planned anew, lie between the first and the last.
+    checks : mapping of tuple of int to Check
+        What the plan's forecasts usually miss; see `lemica_planner.plan_checks`.
+    block_engine, plan_engine : str
+        What runs the block stack, and what ran it when the plan was calibrated; the same for ``full``.
+    outside_plan : tuple of str
+        What the plan was not made for, where that is computed in full; then `budget` is ``full``.
     other_operators : frozenset of str
         Those that another course of a range may fill in steps with; empty without a range.
     client : str
@@ -52,6 +58,8 @@ class PlannedRequest:
         Milliseconds from arrival that are promised, or the request is refused.
     timeout_ms : int or None
         Milliseconds from arrival after which nobody waits any more; nothing is promised.
+    request_id : str
+        What logs call it.
     """
 
     prompt: str
@@ -66,11 +74,16 @@ class PlannedRequest:
     is_calibrated: bool
     reuse: Mapping[int, Fill]
     courses: tuple[Course, ...]
+    checks: Mapping[tuple[int, ...], Check]
     other_operators: frozenset[str]
     client: str
     deadline_ms: int | None
     timeout_ms: int | None
     priority: int
+    block_engine: str = "eager"
+    plan_engine: str = "eager"
+    outside_plan: tuple[str, ...] = ()
+    request_id: str = ""
 
     @property
     def is_range(self) -> bool:
@@ -125,6 +138,8 @@ def plan_request(
     _check_steps(steps, config, info)
     _check_guidance(guidance_scale, config)
     budget = _pick(request.budget, config.defaults.budget).strip()
+    outside = _outside_plan(budget, steps, guidance_scale, config, plan)
+    budget = FULL if outside else budget
     courses = _courses(budget, steps, guidance_scale, info, plan)
     chosen = courses[-1]
     return PlannedRequest(
@@ -140,11 +155,16 @@ def plan_request(
         plan_id=plan.plan_id if plan and budget != FULL else None,
         is_calibrated=budget == FULL or bool(plan and plan.provenance.calibrated),
         courses=courses,
+        checks=plan.checks if plan and budget != FULL else {},
         other_operators=frozenset(plan.operators) if plan and len(courses) > 1 else frozenset(),
         client=request.client_id,
         deadline_ms=request.deadline_ms,
         timeout_ms=request.timeout_ms,
         priority=request.priority,
+        block_engine=info.block_engine,
+        plan_engine=(plan.provenance.block_engine or "eager") if plan and budget != FULL else info.block_engine,
+        outside_plan=outside,
+        request_id=request.request_id,
     )
 
 
@@ -175,6 +195,22 @@ def _seed(seed: int | None) -> int:
             f"seed is {seed}; allowed are 0 to {SEED_LIMIT - 1}, or leave it out to have one drawn"
         )
     return seed
+
+
+def _outside_plan(
+    budget: str, steps: int, guidance_scale: float, config: ModelConfig, plan: CachePlan | None
+) -> tuple[str, ...]:
+    """Return what the plan was not made for, if such requests are computed in full and the plan has their budget."""
+    if config.outside_plan == "refuse" or budget == FULL or plan is None:
+        return ()
+    try:
+        courses_of(budget, plan)
+        plan.require_match(num_inference_steps=steps, guidance_scale=guidance_scale)
+    except PlanMismatchError as error:
+        return tuple(error.differences)
+    except PlannerError as error:
+        raise InvalidRequestError(str(error)) from error
+    return ()
 
 
 def _courses(

@@ -50,7 +50,10 @@ INPUTS = (
     TensorSpec("priority", "TYPE_INT32", np.int32),
     TensorSpec("client_id", "TYPE_STRING", np.object_),
     TensorSpec("file_format", "TYPE_STRING", np.object_),
+    TensorSpec("file_encoding", "TYPE_STRING", np.object_),
 )
+
+STREAM_INPUTS = (*INPUTS, TensorSpec("preview_every", "TYPE_INT32", np.int32))  # of a decoupled model
 
 OUTPUTS = (
     TensorSpec("video", "TYPE_UINT8", np.uint8, (-1, -1, -1, 3)),  # frames, height, width, RGB
@@ -59,3 +62,4 @@ OUTPUTS = (
 )
 
 FILE_FORMATS = ("mp4", "gif", "webp")
+FILE_ENCODINGS = ("raw", "base64")

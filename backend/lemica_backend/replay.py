@@ -16,12 +16,12 @@ from torch import Tensor
 
 from lemica_backend.config import ModelConfig, load_config
 from lemica_backend.denoise import denoise
-from lemica_backend.differences import final_difference, latents_difference
-from lemica_backend.engine import open_model
+from lemica_backend.differences import METRICS, final_difference, latents_difference
 from lemica_backend.errors import LemicaError, ModelLoadError
 from lemica_backend.job import Job, start_job
 from lemica_backend.leaps import LeapSession, leap_operators
 from lemica_backend.models import VideoModel
+from lemica_backend.opening import open_model
 from lemica_backend.operators import OPERATORS, SPLIT
 from lemica_backend.planned import FULL, plan_request
 from lemica_backend.sampler_time import sampler_times
@@ -29,7 +29,7 @@ from lemica_backend.step_cache import GUIDED, NOISE, StepCache
 from lemica_backend.types import GenerationRequest
 from lemica_backend.yardstick import EngineYardstick, Judges, with_sampler, with_steps
 from lemica_planner import CalibrationError, PlanEntry, Provenance, Sample
-from lemica_planner.replayer import OperatorFacts, ReplaySession, Segment
+from lemica_planner.replayer import KnownNames, OperatorFacts, ReplaySession, Segment, knows
 from lemica_planner.samplers import Sampler, Way
 
 _ROWS_AT_ONCE = 16  # jobs whose hidden states are in memory together while drifts are measured
@@ -80,6 +80,7 @@ class EngineReplayer:
             width=info.width,
             operator="residual",
             metric=self._metric,
+            block_engine=None if info.block_engine == "eager" else info.block_engine,
         )
 
     def operators(self) -> dict[str, OperatorFacts]:
@@ -291,6 +292,7 @@ def newest_version(model_dir: Path) -> Path:
     return max(versions, key=lambda path: int(path.name))
 
 
+@knows(KnownNames(tuple(OPERATORS), METRICS))
 def open_replayer(model_dir: Path, metric: str = "latents_l1") -> EngineReplayer:
     """Open the model folder (the one with ``config.pbtxt``) for calibration; its plan, if any, is ignored."""
     version = newest_version(model_dir)

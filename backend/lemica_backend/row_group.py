@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from lemica_backend.caller import Caller, Submission
 from lemica_backend.errors import LemicaError, of_row
 from lemica_backend.types import GenerationRequest, GenerationResult, Outcome
+from lemica_backend.watch import Accepted, Progress
+
+if TYPE_CHECKING:  # it knows torch
+    from lemica_backend.plans import ServedPlan
 
 
 class Submitter(Protocol):
@@ -46,14 +50,37 @@ class RowGroup:
         self._lock = threading.Lock()
         self._results: dict[int, GenerationResult] = {}
         self._is_closed = False
+        self._has_left = threading.Event()
+        self.callers = [Caller(partial(self._take, row), self._is_unwanted) for row in range(size)]
 
-    def submit(self, engine: Submitter, requests: Sequence[GenerationRequest]) -> None:
+    def hear(
+        self,
+        on_accepted: Callable[[Accepted], None],
+        on_step: Callable[[Progress], None],
+        preview_every: int | None = None,
+    ) -> None:
+        """Let somebody hear how the only row gets on; before it is submitted."""
+        (caller,) = self.callers
+        self.callers = [caller._replace(on_accepted=on_accepted, on_step=on_step, preview_every=preview_every)]
+
+    def submit(self, engine: Submitter, requests: Sequence[GenerationRequest], plan: ServedPlan | None = None) -> None:
         """Hand all rows to the engine at once; if it refuses one, it takes none, and that is the reply."""
-        callers = [Caller(partial(self._take, row), self._is_unwanted) for row in range(self._size)]
         try:
-            engine.submit_all([Submission(*each) for each in zip(requests, callers, strict=True)])
+            engine.submit_all([Submission(*each, plan) for each in zip(requests, self.callers, strict=True)])
         except LemicaError as error:
-            self._reply(error)
+            self.refuse(error)
+
+    def cancel(self) -> None:
+        """Say that the client has gone away."""
+        self._has_left.set()
+
+    def refuse(self, error: LemicaError) -> None:
+        """Reply with an error, unless there was a reply; rows that run are not wanted any more."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+        self._reply(error)
 
     def _take(self, row: int, outcome: Outcome) -> None:
         with self._lock:
@@ -71,4 +98,4 @@ class RowGroup:
 
     def _is_unwanted(self) -> bool:
         with self._lock:  # the reply must not go out between the two questions
-            return self._is_closed or self._is_cancelled()
+            return self._is_closed or self._has_left.is_set() or self._is_cancelled()

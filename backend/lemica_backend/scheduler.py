@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from lemica_backend.cost_model import COMPUTE, CostModel, Work
@@ -19,10 +20,13 @@ class Room(NamedTuple):
         Requests.
     cache_bytes : float
         Bytes of step caches; infinite where there is no limit.
+    rows : int or None
+        Of one tick, for which the device's memory was not too small lately; None where it never was.
     """
 
     places: int
     cache_bytes: float
+    rows: int | None = None
 
 
 class Scheduler:
@@ -67,8 +71,8 @@ class Scheduler:
         chosen = self._catching_up(ready, behind, now)
         if chosen:
             self._waited[ready[0].number] = self._waited.get(ready[0].number, 0) + 1
-            return chosen
-        chosen = self._sharing(ready, behind, now)
+            return _within(chosen, room.rows)
+        chosen = _within(self._sharing(ready, behind, now), room.rows)
         for each in chosen:
             self._waited.pop(each.number, None)
         return chosen
@@ -125,6 +129,14 @@ def _that_fit(ordered: Sequence[Standing], room: Room) -> list[Standing]:
             is_full = is_full or room.places < 1 or each.cache_bytes > room.cache_bytes
             if is_full:
                 continue
-            room = Room(room.places - 1, room.cache_bytes - each.cache_bytes)
+            room = room._replace(places=room.places - 1, cache_bytes=room.cache_bytes - each.cache_bytes)
         ready.append(each)
     return ready
+
+
+def _within(chosen: Sequence[Standing], rows: int | None) -> list[Standing]:
+    """Return the first ones that have so many rows together, or the first one alone."""
+    if rows is None:
+        return list(chosen)
+    ends = list(accumulate(each.work.rows for each in chosen))
+    return [each for each, end in zip(chosen, ends, strict=True) if end <= rows] or list(chosen[:1])

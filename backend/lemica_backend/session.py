@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Mapping
-
-import torch
+from collections.abc import Mapping
 
 from lemica_backend.caller import Caller
+from lemica_backend.config import ModelConfig
 from lemica_backend.cost_model import DECODE, ENCODE_TEXT, Work
 from lemica_backend.courses import Course
-from lemica_backend.denoise import denoise
 from lemica_backend.errors import DeadlineExceededError, GenerationError, LemicaError, RequestCancelledError
 from lemica_backend.info import Account, make_info
-from lemica_backend.job import Job, start_job
-from lemica_backend.models import VideoModel
 from lemica_backend.planned import PlannedRequest
+from lemica_backend.plans import ServedPlan
 from lemica_backend.profile import Profile
 from lemica_backend.standing import Standing
 from lemica_backend.types import GenerationResult, Outcome
-from lemica_backend.watch import Answered, NoWatcher, Progress, Watcher
+from lemica_backend.watch import OK, Accepted, Answered, NoWatcher, Progress, Started, Watcher, tell
+from lemica_backend.worker import Decoded, Worker, WorkerLostError
 
 _log = logging.getLogger(__name__)
 
 
 class Session:
-    """Owns a request's job and the duty to answer it once.
+    """Owns a request's place at a worker and the duty to answer it once.
 
-    Only the engine's thread changes it, once it waits; `standing` may be asked from any thread.
+    Who claims it may change it: a lane, or whoever answers it while it waits. Any thread may ask for its `standing`.
 
     Parameters
     ----------
@@ -42,6 +41,8 @@ class Session:
     timeout_s : float
         Seconds after which the request is given up, however far it is.
     watcher : Watcher, optional
+    served : ServedPlan or None
+        The plan that it follows; the engine always says.
     """
 
     def __init__(
@@ -54,9 +55,15 @@ class Session:
         profile: Profile,
         timeout_s: float,
         watcher: Watcher | None = None,
+        served: ServedPlan | None = None,
     ) -> None:
         self.planned = planned
+        self._served = served
         self.number = number
+        self.step = 0  # the next one to take
+        self.cached_bytes = 0  # that its step cache holds
+        self.rows = profile.rows(planned)  # its guidance branches
+        self.was_lost = False  # with a worker, and sent to wait again
         self.caller = caller
         self.cache_bytes_limit = profile.cache_bytes(planned)
         self.eta_s: float | None = None  # when it will be finished, as predicted when it was accepted
@@ -64,43 +71,40 @@ class Session:
         self.timings_ms: dict[str, float] = {}
         self.arrived_s = arrived_s
         self.is_answered = False
+        self.is_claimed = False
+        self._claiming = threading.Lock()
+        self._asked = planned
         self._chosen = len(planned.computed)
         self._profile = profile
         self._watcher = watcher or NoWatcher()
         limits_ms = [limit for limit in (planned.deadline_ms, planned.timeout_ms) if limit]
         # from arrival; a deadline beyond it could be met by nobody
         self.limit_s = min([timeout_s, *(limit / 1e3 for limit in limits_ms)])
+        self._is_told_of = False
         self._stepped_ms = 0.0
-        self._job: Job | None = None
+        self._worker: Worker | None = None
 
     @property
-    def job(self) -> Job:
-        """The running job; there is one between `start` and the answer."""
-        assert self._job is not None
-        return self._job
+    def served(self) -> ServedPlan:
+        """The plan that it follows."""
+        assert self._served is not None
+        return self._served
+
+    def claim(self) -> bool:
+        """Take it out of the hands of everyone else; False if someone else has."""
+        with self._claiming:
+            claimed, self.is_claimed = not self.is_claimed, True
+        return claimed
 
     @property
     def is_started(self) -> bool:
-        """Whether there is a job."""
-        return self._job is not None
+        """Whether a worker holds it."""
+        return self._worker is not None
 
     @property
-    def step(self) -> int:
-        """The next step to take."""
-        job = self._job
-        return job.step if job else 0
-
-    @property
-    def cached_bytes(self) -> int:
-        """Bytes that the request's step cache holds."""
-        job = self._job
-        return job.cache.nbytes if job else 0
-
-    @property
-    def rows(self) -> int:
-        """Its guidance branches."""
-        job = self._job
-        return len(job.texts) if job else self._profile.rows(self.planned)
+    def is_finished(self) -> bool:
+        """Whether no step is left."""
+        return self.step == self.planned.num_inference_steps
 
     @property
     def work(self) -> Work:
@@ -134,91 +138,134 @@ class Session:
 
     def replan(self, course: Course) -> None:
         """Go on from the next step on another course, which agrees with what was computed."""
-        self.planned = self.job.planned = self.planned.on(course)
-        self.replanned.append((self.job.step, course.budget))
+        planned = self.planned.on(course)
+        if self._worker:
+            self._worker.replan(self.number, planned)
+        self.planned = planned
+        self.replanned.append((self.step, course.budget))
 
-    def start(self, model: VideoModel) -> bool:
-        """Encode the text and draw the noise; False if the request is answered already."""
+    def start(self, worker: Worker) -> float | None:
+        """Let a worker encode the text and draw the noise.
+
+        Returns the seconds that this took, or None if the request is answered already.
+
+        Raises
+        ------
+        WorkerLostError
+            If the worker is gone; the request is not answered.
+        """
         if self.drop_if_unwanted():
-            return False
+            return None
         self.timings_ms["queue"] = self._since_arrival_ms()
         try:
-            with torch.inference_mode():
-                self._job = start_job(model, self.planned)
+            started = worker.start(self.number, self.planned)
+        except WorkerLostError:
+            raise
         except Exception as error:  # any fault here is this request's alone
-            return self.fail(error)
+            self.fail(error)
+            return None
+        self._worker, self.rows = worker, started.rows
         self.timings_ms["encode_text"] = self._since_arrival_ms() - self.timings_ms["queue"]
-        self._profile.cost.observe([Work(ENCODE_TEXT, 1)], self.timings_ms["encode_text"] / 1e3)
-        return True
+        return self.timings_ms["encode_text"] / 1e3
+
+    def start_over(self) -> None:
+        """Let it wait as it came, for another worker; what it had is lost."""
+        self._worker, self.step, self.cached_bytes, self.was_lost = None, 0, 0, True
+        self.planned, self.replanned, self._chosen = self._asked, [], len(self._asked.computed)
+        self.timings_ms, self._stepped_ms = {}, 0.0
+        self.is_claimed = False
 
     def drop_if_unwanted(self) -> bool:
         """Answer a cancelled or overdue request; True if it was one."""
+        error = self.unwanted()
+        if error:
+            self.fail(error)
+        return error is not None
+
+    def unwanted(self) -> LemicaError | None:
+        """Return why nobody wants it any more, if that is so."""
         if self._is_gone():
-            self.fail(RequestCancelledError("cancelled by the client"))
-        elif self._since_arrival_ms() > self.limit_s * 1e3:
-            self.fail(DeadlineExceededError(f"not ready within its time limit of {self.limit_s:g} s"))
-        else:
-            return False
-        return True
+            return RequestCancelledError("cancelled by the client")
+        if self._since_arrival_ms() > self.limit_s * 1e3:
+            return DeadlineExceededError(f"not ready within its time limit of {self.limit_s:g} s")
+        return None
 
     def _is_gone(self) -> bool:
         try:
             return self.caller.is_cancelled()
         except Exception:  # asking crosses into the server; a fault there must not stop the engine
-            _log.exception("a client cannot be asked whether it has gone away")
+            _log.exception("the client of request %s cannot be asked whether it has gone", self.planned.request_id)
             return True
 
-    def step_alone(self, model: VideoModel) -> bool:
-        """Take one step without neighbours; False if it failed and the request is answered."""
-        try:
-            denoise(model, [self.job])
-        except Exception as error:  # any fault here is this request's alone
-            return self.fail(error)
-        return True
-
-    def stepped(self, seconds: float) -> None:
+    def stepped(self, seconds: float, cached_bytes: int) -> None:
         """Take note of a step that was taken."""
+        self.step += 1
+        self.cached_bytes = cached_bytes
         self._stepped_ms += seconds * 1e3
+        if not self._is_told_of:
+            self._is_told_of = True
+            queue_s, first_step_s = self.timings_ms["queue"] / 1e3, self._since_arrival_ms() / 1e3
+            tell(self._watcher, Started(self.planned.budget, queue_s, first_step_s))
 
-    def tell_progress(self, eta_ms: float | None) -> None:
+    def tell_accepted(self) -> None:
+        """Tell the caller that it will be served."""
+        if self.caller.on_accepted is not None:
+            self.caller.on_accepted(Accepted(self.planned.budget, self._eta_ms()))
+
+    def tell_progress(self, worker: Worker, eta_ms: float | None) -> None:
         """Tell the caller of the step that was just taken."""
         if self.caller.on_step is None:
             return
-        step = self.job.step - 1
+        step = self.step - 1
         progress = Progress(step, self.planned.num_inference_steps, step in self.planned.computed, eta_ms)
         try:
+            if self._wants_preview(step):
+                progress = progress._replace(preview=worker.preview(self.number))
             self.caller.on_step(progress)
+        except WorkerLostError:
+            raise
         except Exception:  # the engine must survive whatever its caller does
-            _log.exception("telling a request's progress failed")
+            _log.exception("telling the progress of request %s failed", self.planned.request_id)
 
-    def finish(self, model: VideoModel, fps: int) -> None:
-        """Decode and answer."""
+    def _wants_preview(self, step: int) -> bool:
+        """Whether to show what there is; after the last step, the video itself follows."""
+        every = self.caller.preview_every
+        return every is not None and (step + 1) % every == 0 and step + 1 < self.planned.num_inference_steps
+
+    def finish(self, worker: Worker, config: ModelConfig) -> GenerationResult | None:
+        """Decode and answer; return the result if there is one.
+
+        Raises
+        ------
+        WorkerLostError
+            If the worker is gone; the request is not answered.
+        """
         decoding = self._since_arrival_ms()
-        self.timings_ms["paused"] = max(0.0, decoding - sum(self.timings_ms.values()) - self._stepped_ms)
-        self.timings_ms["denoise"] = decoding - sum(self.timings_ms.values())
         try:
-            with torch.inference_mode():
-                result = self._decode(model)
-            self.timings_ms["decode"] = self._since_arrival_ms() - decoding
-            self.timings_ms["total"] = self._since_arrival_ms()
-            self._profile.cost.observe([Work(DECODE, 1)], self.timings_ms["decode"] / 1e3)
-            result.info.update(make_info(self.job, self.timings_ms, fps, self._account()))
+            decoded = worker.decode(self.number)
+        except WorkerLostError:
+            raise
         except Exception as error:  # any fault here is this request's alone
             self.fail(error)
-        else:
-            self._answer(result)
+            return None
+        result = self._result(decoded, decoding, config)
+        self._answer(result)
+        return result
+
+    def _result(self, decoded: Decoded, decoding_ms: float, config: ModelConfig) -> GenerationResult:
+        timings = self.timings_ms
+        timings["paused"] = max(0.0, decoding_ms - sum(timings.values()) - self._stepped_ms)
+        timings["denoise"] = decoding_ms - sum(timings.values())
+        timings["decode"] = self._since_arrival_ms() - decoding_ms
+        timings["total"] = self._since_arrival_ms()
+        info = make_info(self.planned, decoded, timings, config, self._account())
+        return GenerationResult(decoded.frames, decoded.latents, info)
 
     def _account(self) -> Account:
         return Account(self._chosen, tuple(self.replanned), self._eta_ms())
 
     def _eta_ms(self) -> float | None:
         return None if self.eta_s is None else (self.eta_s - self.arrived_s) * 1e3
-
-    def _decode(self, model: VideoModel) -> GenerationResult:
-        latents = self.job.latents
-        if not torch.isfinite(latents).all():
-            raise GenerationError("the latents are not finite (NaN or infinity); try another seed or guidance_scale")
-        return GenerationResult(model.decode(latents, self.job.planned.seed), latents.float().cpu().numpy())
 
     def fail(self, error: Exception) -> bool:
         """Answer with `error`; always False."""
@@ -234,20 +281,34 @@ class Session:
         """Free what the request held, then answer, unless it is answered already."""
         if self.is_answered:
             return
-        if self._job:
-            self._job.cache.clear()
-        self._job = None
-        answered = Answered(outcome, self.planned.budget, self._since_arrival_ms(), self._eta_ms())
+        if self._worker:
+            self._worker.drop(self.number)
+        self._worker, self.cached_bytes = None, 0
+        answered = self._answered(outcome)
         self.is_answered = True  # before anyone hears of it, and asks for more
-        told: tuple[Callable[[], None], ...] = (
-            lambda: self.caller.on_done(outcome),
-            lambda: self._watcher.answered(answered),
+        try:
+            self.caller.on_done(outcome)
+        except Exception:  # the engine must survive whatever its callers do
+            _log.exception("answering request %s failed", self.planned.request_id)
+        tell(self._watcher, answered)
+
+    def _answered(self, outcome: Outcome) -> Answered:
+        planned, error = self.planned, outcome if isinstance(outcome, LemicaError) else None
+        return Answered(
+            outcome=error.kind if error else OK,
+            budget=planned.budget,
+            num_steps=planned.num_inference_steps,
+            computed_steps=len(planned.computed),
+            total_s=self._since_arrival_ms() / 1e3,
+            eta_s=None if self.eta_s is None else self.eta_s - self.arrived_s,
+            stages_s={name: value / 1e3 for name, value in self.timings_ms.items() if name != "total"},
+            seed=planned.seed,
+            message=str(error or ""),
+            is_warned_of=isinstance(outcome, GenerationResult) and bool(outcome.info["quality_warning"]),
+            request_id=planned.request_id,
+            client=planned.client,
+            priority=planned.priority,
         )
-        for tell in told:
-            try:
-                tell()
-            except Exception:  # the engine must survive whatever its callers do
-                _log.exception("answering a request failed")
 
     def _since_arrival_ms(self) -> float:
         return (time.perf_counter() - self.arrived_s) * 1e3

@@ -2,54 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from torch import Tensor
 
-from lemica_backend.operators import OPERATORS, SPLIT, Operator, Source, extrapolation_weights
+from lemica_backend.operators import Source, depths
 from lemica_backend.types import Branch
-from lemica_planner import Fill
+from lemica_planner import Check
+from lemica_planner.value_history import ValueHistory
 
 Key = Branch | Literal["guided", "noise"]  # residuals belong to a branch, output and noise to the request
 GUIDED: Key = "guided"
 NOISE: Key = "noise"
 _SOURCE_OF: dict[Key, Source] = {GUIDED: "output", NOISE: "noise"}
+_SMALLEST = 1e-30  # a forecast that misses nothing has no logarithm
+_KEYS_OF_PART: dict[str, tuple[Key, ...]] = {
+    "residual": ("uncond", "cond"),
+    "cond": ("cond",),
+    "output": (GUIDED,),
+    "noise": (NOISE,),
+}
 
 
-class _Value(NamedTuple):
-    step: int
-    tensor: Tensor
-
-
-def depths(operators: Collection[str]) -> dict[Source, int]:
-    """Return of how many computed steps the values of each source are kept for these operators."""
-    chosen = [OPERATORS[name] for name in operators]
-    return {
-        source: max((each.order + 1 for each in chosen if each.source == source), default=0)
-        for source in ("residual", "output", "noise")
-    }
-
-
-class StepCache:
+class StepCache(ValueHistory):
     """State of one request; the step index is always passed in.
 
     Parameters
     ----------
     times : sequence of float
-        The sampler's time at each step, strictly monotonic; see `lemica_backend.sampler_time`.
+        The sampler's time at each step, strictly monotonic; see `lemica_planner.sampler_time`.
     operators : collection of str
         The operators that will predict; what none of them needs is not kept.
     switches : collection of int
         The steps at which other weights take over: what was recorded before one is dropped there.
+    checks : mapping of tuple of int to Check
+        What forecasts usually miss, by the computed steps that they look at and the one that they are for.
     """
 
-    def __init__(self, times: Sequence[float], operators: Collection[str], switches: Collection[int] = ()) -> None:
-        self.times = times
+    def __init__(
+        self,
+        times: Sequence[float],
+        operators: Collection[str],
+        switches: Collection[int] = (),
+        checks: Mapping[tuple[int, ...], Check] | None = None,
+    ) -> None:
+        super().__init__(times)
+        self._checks = checks or {}
+        self._misses: dict[int, list[Tensor]] = {}  # by computed step, mean squares over the usual one
         self._operators = operators
         self._depth = depths(operators)
         self._switches = switches
-        self._kept: dict[Key, tuple[_Value, ...]] = {}
 
     def keeps(self, source: Source) -> bool:
         """Whether some operator needs the residuals, the output or the noise of computed steps."""
@@ -60,41 +64,24 @@ class StepCache:
         depth = self._depth[_SOURCE_OF.get(key, "residual")]
         if depth:
             since = max((switch for switch in self._switches if switch <= step), default=0)
-            before = (each for each in self._kept.get(key, ()) if each.step >= since)
-            self._kept[key] = (*before, _Value(step, value))[-depth:]
+            self._kept[key] = tuple(each for each in self._kept.get(key, ()) if each.step >= since)
+            self._check(step, key, value)
+            self.keep(step, key, value, depth)
 
-    def predict(self, step: int, key: Key, fill: Fill) -> Tensor:
-        """Return what a skipped step takes in place of a computed value.
+    def _check(self, step: int, key: Key, value: Tensor) -> None:
+        """Compare a computed value with what would have been forecast for it."""
+        check = self._checks.get((*(each.step for each in self._kept[key]), step))
+        if check and key in _KEYS_OF_PART.get(check.part, ()):
+            missed = (value - self._combine(key, check.weights)).float()
+            self._misses.setdefault(step, []).append(missed.square().mean() / check.usual**2)
 
-        With fewer computed steps behind it than its order needs, an operator takes those that are there.
+    def forecast_miss(self) -> float | None:
+        """Return how far off forecasts were at the computed steps, 1 being as on the calibration prompts.
+
+        The geometric mean over steps of root mean squares over the usual ones; None if nothing was checked.
         """
-        weights = fill.weights or self._polynomial(step, key, OPERATORS[fill.operator])
-        return self._predict_split(key, weights) if fill.operator == SPLIT else self._combine(key, weights)
-
-    def _polynomial(self, step: int, key: Key, operator: Operator) -> Sequence[float]:
-        """Return the weights that extrapolate, for each part that has weights of its own."""
-        values = self._kept[key][-1 - operator.order :]
-        weights = extrapolation_weights([self.times[value.step] for value in values], self.times[step])
-        return weights * max(1, len(operator.fits))
-
-    def _predict_split(self, key: Key, weights: Sequence[float]) -> Tensor:
-        """Forecast a branch from the conditional residual and the guidance, each by its half of the weights.
-
-        The unconditional residual is the conditional one less the guidance.
-        """
-        cond, guidance = weights[: len(weights) // 2], weights[len(weights) // 2 :]
-        if key == "cond":
-            return self._combine("cond", cond)
-        rest = [ours - theirs for ours, theirs in zip(cond, guidance, strict=True)]
-        return self._combine("cond", rest).add_(self._combine("uncond", guidance))
-
-    def _combine(self, key: Key, weights: Sequence[float]) -> Tensor:
-        """Return the sum of the last computed values, each times its weight; the oldest comes first."""
-        values = self._kept[key][-len(weights) :]
-        combined = values[0].tensor * weights[0]
-        for value, weight in zip(values[1:], weights[1:], strict=True):
-            combined.add_(value.tensor, alpha=weight)
-        return combined
+        logs = [math.log(max(float(sum(parts)) / len(parts), _SMALLEST)) / 2 for parts in self._misses.values()]
+        return math.exp(sum(logs) / len(logs)) if logs else None
 
     def latest(self) -> dict[Key, Tensor]:
         """Return what the last computed step recorded."""
@@ -102,15 +89,12 @@ class StepCache:
 
     def copy(self) -> StepCache:
         """Return a cache that records on its own; the tensors are shared."""
-        twin = StepCache(self.times, self._operators, self._switches)
+        twin = StepCache(self.times, self._operators, self._switches, self._checks)
         twin._kept = dict(self._kept)
+        twin._misses = {step: list(parts) for step, parts in self._misses.items()}
         return twin
 
     def clear(self) -> None:
         """Drop everything."""
-        self._kept.clear()
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the tensors held."""
-        return sum(value.tensor.nbytes for values in self._kept.values() for value in values)
+        super().clear()
+        self._misses.clear()

@@ -1,66 +1,70 @@
-"""Take a step of some requests at once, and learn from it."""
+"""Let a worker take a step of some requests at once, and learn from it."""
 
 from __future__ import annotations
 
-import logging
+import threading
 from collections.abc import Sequence
 
 from lemica_backend.cost_model import CostModel, Work
 from lemica_backend.fair_shares import FairShares
-from lemica_backend.models import VideoModel
-from lemica_backend.profile import timed_tick
 from lemica_backend.session import Session
-from lemica_backend.watch import Watcher
-
-_log = logging.getLogger(__name__)
+from lemica_backend.watch import Ticked, Watcher, tell
+from lemica_backend.worker import Stepped, Worker
 
 
 class Ticker:
-    """Runs ticks on the model; only the engine's thread uses it.
+    """Runs ticks and keeps the books of all lanes.
 
     Parameters
     ----------
-    model : VideoModel
     cost : CostModel
-        Learns how long each tick took.
+        Learns how long each piece of work took.
     shares : FairShares
         Charges its time to the clients, each by what its work would have cost alone.
     watcher : Watcher
-        Is told of it.
+        Is told of every tick.
+    deciding : threading.RLock
+        Held while the cost model or the shares change.
     """
 
-    def __init__(self, model: VideoModel, cost: CostModel, shares: FairShares, watcher: Watcher) -> None:
-        self._model = model
+    def __init__(self, cost: CostModel, shares: FairShares, watcher: Watcher, deciding: threading.RLock) -> None:
         self._cost = cost
         self._shares = shares
         self._watcher = watcher
+        self._deciding = deciding
 
-    def step(self, sessions: Sequence[Session]) -> list[Session]:
-        """Return those that took their step.
+    def step(self, worker: Worker, sessions: Sequence[Session]) -> Stepped:
+        """Take a step; requests that fail are answered, the others know that they took it.
 
-        When the tick fails, each request tries alone, so that a fault stays with its request.
+        Raises
+        ------
+        WorkerLostError
+            If the worker is gone; nobody is answered.
         """
-        if not sessions:
-            return []
         works = [session.work for session in sessions]
-        steps = {session: session.step for session in sessions}
-        try:
-            seconds = timed_tick(self._model, [session.job for session in sessions])
-        except Exception:  # any fault of a forward; found again, and answered, here
-            return [each for each, step in steps.items() if each.step > step or each.step_alone(self._model)]
-        self._cost.observe(works, seconds)
-        self._charge(sessions, works, seconds)
-        self._tell(works, seconds)
-        return list(sessions)
+        stepped = worker.step([session.number for session in sessions])
+        with self._deciding:
+            if not (stepped.failures or stepped.is_split):
+                self._cost.observe(works, stepped.seconds)
+            self._charge(sessions, works, stepped.seconds)
+        for session in sessions:
+            if session.number not in stepped.failures:
+                session.stepped(stepped.seconds, stepped.cached_bytes[session.number])
+        for session in sessions:
+            if session.number in stepped.failures:
+                session.fail(stepped.failures[session.number])
+        tell(self._watcher, Ticked(tuple(works), stepped.seconds, stepped.fallbacks))
+        return stepped
+
+    def took(self, session: Session, kind: str, seconds: float) -> None:
+        """Take note of the text or the decoding of one request."""
+        with self._deciding:
+            self._cost.observe([Work(kind, 1)], seconds)
+            self._shares.charge(session.planned.client, seconds)
 
     def _charge(self, sessions: Sequence[Session], works: Sequence[Work], seconds: float) -> None:
         alone = [self._cost.seconds(work) for work in works]
+        whole = sum(alone)
         for session, alone_s in zip(sessions, alone, strict=True):
-            session.stepped(seconds)
-            self._shares.charge(session.planned.client, seconds * alone_s / sum(alone))
-
-    def _tell(self, works: list[Work], seconds: float) -> None:
-        try:
-            self._watcher.ticked(works, seconds)
-        except Exception:  # the engine must survive whoever watches it
-            _log.exception("a watcher failed")
+            part = alone_s / whole if whole else 1 / len(works)
+            self._shares.charge(session.planned.client, seconds * part)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lemica_backend.errors import ModelLoadError
-from lemica_backend.protocol import INPUTS, OUTPUTS, TensorSpec
+from lemica_backend.protocol import INPUTS, OUTPUTS, STREAM_INPUTS, TensorSpec
 
 PLAN_PARAMETER = "cache_plan"
+METRICS_PARAMETER = "REPORT_CUSTOM_METRICS"  # the name and the values that Triton's vLLM backend has
 DEFAULT_MAX_BATCH_SIZE = 4
 
 Config = Mapping[str, Any]
@@ -47,11 +48,11 @@ def complete_config(config: AutoCompletable) -> None:
     """
     given = config.as_dict()
     check_config(given)
-    if not given["max_batch_size"] and not given["input"] and not given["output"]:
+    if not is_decoupled(given) and not given["max_batch_size"] and not given["input"] and not given["output"]:
         config.set_max_batch_size(DEFAULT_MAX_BATCH_SIZE)
-    if given["max_batch_size"]:
+    if config.as_dict()["max_batch_size"]:
         config.set_dynamic_batching()
-    for spec in INPUTS:
+    for spec in inputs_of(given):
         config.add_input(spec.as_config() | {"optional": not spec.required})
     for spec in OUTPUTS:
         config.add_output(spec.as_config())
@@ -66,11 +67,11 @@ def check_config(config: Config) -> None:
         If a tensor is unknown or declared otherwise than in the protocol's table, or a scheduler or parameter
         is not known.
     """
-    for kind, specs in (("input", INPUTS), ("output", OUTPUTS)):
+    for kind, specs in (("input", inputs_of(config)), ("output", OUTPUTS)):
         for declared in config.get(kind, ()):
             _check_tensor(kind, declared, specs)
-    if config.get("model_transaction_policy", {}).get("decoupled"):
-        raise _error("decoupled is true; this backend answers each request once: leave it out")
+    if is_decoupled(config) and config.get("max_batch_size"):
+        raise _error(f"max_batch_size is {config['max_batch_size']}; a decoupled model takes single requests only: 0")
     for scheduler in ("sequence_batching", "ensemble_scheduling"):
         if scheduler in config:
             raise _error(f"{scheduler} is not supported; allowed is dynamic_batching")
@@ -78,12 +79,31 @@ def check_config(config: Config) -> None:
         # Triton's own switches, such as FORCE_CPU_ONLY_INPUT_TENSORS, are upper case
         if name != PLAN_PARAMETER and not name.isupper():
             raise _error(f"unknown parameter {name!r}; allowed is {PLAN_PARAMETER} (the rest is set in model.json)")
+    reports_metrics(config)
+
+
+def is_decoupled(config: Config) -> bool:
+    """Whether the model sends progress before its answer."""
+    return bool(config.get("model_transaction_policy", {}).get("decoupled"))
+
+
+def inputs_of(config: Config) -> tuple[TensorSpec, ...]:
+    """Return the inputs that the model takes."""
+    return STREAM_INPUTS if is_decoupled(config) else INPUTS
 
 
 def cache_plan(config: Config) -> str | None:
     """Return the JSON of the cache plan; None if there is none."""
     parameter = config.get("parameters", {}).get(PLAN_PARAMETER, {})
     return parameter.get("string_value") or None
+
+
+def reports_metrics(config: Config) -> bool:
+    """Return whether the model has metrics of its own: unless the parameter is ``no``."""
+    given = config.get("parameters", {}).get(METRICS_PARAMETER, {}).get("string_value") or "yes"
+    if given not in ("yes", "no"):
+        raise _error(f"parameter {METRICS_PARAMETER} is {given!r}; allowed are 'yes', which is the default, and 'no'")
+    return bool(given == "yes")
 
 
 def version_dir(args: Mapping[str, str]) -> Path:

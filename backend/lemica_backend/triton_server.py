@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from lemica_backend.engine_place import RUN_DIR_VARIABLE
 from lemica_backend.errors import LemicaError
 from lemica_backend.triton_install import find_triton
 from lemica_backend.workspace import Workspace
@@ -144,7 +145,8 @@ class TritonServer:
         try:
             backends = self._workspace.make_backends(install)
             command = [str(install.executable), *self._arguments(backends, install.caches)]
-            self._process = self._launch(command, install.environment())
+            environment = install.environment() | {RUN_DIR_VARIABLE: str(self._workspace.folder)}
+            self._process = self._launch(command, environment)
         except BaseException:
             self.stop()
             raise

@@ -41,6 +41,8 @@ class GenerationRequest:
         Whose request it is; clients get fair shares. Those that do not say are one client.
     timeout_ms : int or None
         Milliseconds from arrival after which nobody waits any more; nothing is promised.
+    request_id : str
+        What logs call it.
     """
 
     prompt: str
@@ -56,6 +58,7 @@ class GenerationRequest:
     priority: int = 0
     client_id: str = ""
     timeout_ms: int | None = None
+    request_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from benchmarks.far_prompts.plans import Oracles, Rivals
 from benchmarks.far_prompts.report import show
 from benchmarks.far_prompts.runs import Runs
 from benchmarks.far_prompts.survey import Depth, survey
+from benchmarks.far_prompts.warning import judge_warning
 from demo.measure import read_prompts
 from lemica_backend.config import load_config
-from lemica_backend.engine import open_model
+from lemica_backend.opening import open_model
 from lemica_backend.replay import EngineReplayer
 from lemica_planner.errors import InvalidGraphError
 from lemica_planner.graph_file import load_graph
@@ -66,7 +67,9 @@ def main(
     if findings is None:
         print("the time is up; run the same command again to go on")
         raise typer.Exit(75)
-    report = compare(findings, NEAR) | judge_signals(findings, rivals, runs, model)
+    report = (
+        compare(findings, NEAR) | judge_signals(findings, rivals, runs, model) | judge_warning(findings, rivals, runs)
+    )
     show(report)
     text = json.dumps({"plan": plans[0], "budgets": numbers, "videos": len(findings), **report})
     print(text)

@@ -14,9 +14,16 @@ _METRIC = "frames_l2"
 
 
 def show(report: Mapping[str, Any]) -> None:
-    """Print final errors by group, ratios to the oracle, plans against each other, and the best signals."""
+    """Print final errors by group, ratios to the oracle, plans against each other, the best signals and the warning."""
     console = Console()
-    for table in (_levels(report), _over_oracle(report), _plans(report), _signals(report), _chosen(report)):
+    for table in (
+        _levels(report),
+        _over_oracle(report),
+        _plans(report),
+        _signals(report),
+        _chosen(report),
+        _warning(report),
+    ):
         console.print(table)
 
 
@@ -73,6 +80,15 @@ def _chosen(report: Mapping[str, Any]) -> Table:
         table.add_row(
             str(row["budget"]), row["metric"], row["signal"], f"{row['rank_correlation']:.2f}", f"{row['auc']:.2f}"
         )
+    return table
+
+
+def _warning(report: Mapping[str, Any]) -> Table:
+    columns = ("budget", "warned above", "of those above 2 x", "above 4 x", "false alarms")
+    table = Table(*columns, title=f"the server's warning (its limit is {report['warn_above']:g})")
+    for row in report["warning"]:
+        shares = [f"{row[key][0]} of {row[key][1]}" for key in ("above_2", "above_4", "false_alarms")]
+        table.add_row(str(row["budget"]), f"{row['limit']:g}", *shares)
     return table
 
 

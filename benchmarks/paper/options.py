@@ -18,6 +18,7 @@ from lemica_planner import PlannerError, Sample
 
 __all__ = [
     "Count",
+    "Draws",
     "ModelDirs",
     "Output",
     "Pool",
@@ -46,7 +47,8 @@ Work = Annotated[Path, typer.Option(help="Where finished work is kept; the same 
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Write the JSON there as well.")]
 Pool = Annotated[Path, typer.Option(help="Prompts to calibrate on, one a line.")]
 PoolSeeds = Annotated[int, typer.Option(min=1, help="Noises for each prompt of the pool.")]
-Samples = Annotated[int, typer.Option(min=1, help="Calibrate on this many samples of the pool, the first ones.")]
+Samples = Annotated[int, typer.Option(min=1, help="Samples of the pool in a calibration draw.")]
+Draws = Annotated[int, typer.Option(min=1, help="Calibration draws; each makes its own plans.")]
 SpanShare = Annotated[float, typer.Option(min=0, max=1, help="Longest edge, as a share of the steps.")]
 Workers = Annotated[int, typer.Option(min=0, help="Calibrate on this many Ray workers; 0: in this process.")]
 

@@ -1,15 +1,18 @@
 """Table 3 of the paper: the minimax path against the shortest path of the same graph, and uniform skipping.
 
 ``python -m benchmarks.paper table3 MODEL_DIR ... [--graph NAME=GRAPH.npz]``. The paper's graph is the naive one
-(residual, latents L1, every edge measured) in ``MODEL_DIR/calibration/naive.npz``. More graphs, of either kind, belong
-to the models whose weights they were measured with.
+(residual, latents L1, every edge measured) in ``MODEL_DIR/calibration/naive.npz``, or that of ``--naive``; ``--draws``
+deals its samples out to as many calibrations, each with paths of its own. More graphs, of either kind, belong to the
+models whose weights they were measured with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from benchmarks.models import OpenModel, open_folder
@@ -29,7 +32,7 @@ from lemica_planner.graph_file import load_graph
 from lemica_planner.history_solver import shortest_with_history, solve_with_history
 from lemica_planner.operator_graph import OperatorGraph
 
-__all__ = ["rivals", "table3"]
+__all__ = ["drawn_from", "rivals", "table3"]
 
 Graph = ErrorGraph | OperatorGraph
 MINIMAX, SHORTEST, UNIFORM = "minimax", "shortest", "uniform"
@@ -38,6 +41,8 @@ MINIMAX, SHORTEST, UNIFORM = "minimax", "shortest", "uniform"
 def table3(
     model_dirs: options.ModelDirs,
     *,
+    naive: Annotated[Path | None, typer.Option(help="The naive graph, in place of the model's; of one model.")] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Calibrations to make of the naive graph's samples.")] = 1,
     graph: Annotated[list[str] | None, typer.Option(help="NAME=GRAPH.npz of another graph; may be repeated.")] = None,
     budgets: Annotated[str, typer.Option(help="Numbers of computed steps.")] = "8,10,12,14,17,20,25",
     prompts: options.Prompts = options.HELD_OUT_FILE,
@@ -48,33 +53,37 @@ def table3(
     """Compare the minimax path with the shortest path, by graph and budget."""
     with options.refusals():
         models, samples = [open_folder(folder) for folder in model_dirs], options.held_out(prompts, count)
-        report = Report("table3", options.facts(models, samples))
-        for opened, graphs in graphs_of(models, graph or ()).items():
+        report = Report("table3", options.facts(models, samples, draws=draws))
+        for opened, graphs in graphs_of(models, graph or (), naive=naive, draws=draws).items():
             trial = make_trial(opened, graphs, options.numbers(budgets))
             report.add(trial, samples, Evaluations(work / "evaluations.jsonl"))
         report.finish(output)
 
 
-def graphs_of(models: Sequence[OpenModel], sources: Iterable[str]) -> dict[OpenModel, dict[str, Graph]]:
+def graphs_of(
+    models: Sequence[OpenModel], sources: Iterable[str], *, naive: Path | None = None, draws: int = 1
+) -> dict[OpenModel, dict[str, list[Graph]]]:
     """Return each model's graphs by name: its naive one, named ``""``, if it is there, and those given as NAME=GRAPH.
+
+    The naive one is a graph for each draw, the others are one graph each.
 
     Raises
     ------
     CalibrationError
         If a given graph is of none of the models, or a model has no graph.
     """
-    found: dict[OpenModel, dict[str, Graph]] = {}
+    found: dict[OpenModel, dict[str, list[Graph]]] = {}
     for opened in models:
-        naive = opened.folder / "calibration" / "naive.npz"
-        found[opened] = {"": load_graph(naive)} if naive.exists() else {}
+        path = naive or opened.folder / "calibration" / "naive.npz"
+        found[opened] = {"": drawn_from(load_graph(path), draws)} if naive or path.exists() else {}
     for source in sources:
-        name, _, path = source.partition("=")
-        given = load_graph(path)
+        name, _, file = source.partition("=")
+        given = load_graph(file)
         owners = [opened for opened in models if _is_of(given, opened)]
         if not name or not owners:
             raise CalibrationError(f"{source}: give NAME=GRAPH.npz, measured with the weights of one of the models")
         for opened in owners:
-            found[opened][name] = given
+            found[opened][name] = [given]
     bare = [opened.folder for opened, graphs in found.items() if not graphs]
     if bare:
         raise CalibrationError(
@@ -84,15 +93,38 @@ def graphs_of(models: Sequence[OpenModel], sources: Iterable[str]) -> dict[OpenM
     return found
 
 
-def make_trial(opened: OpenModel, graphs: Mapping[str, Graph], budgets: Sequence[int]) -> Trial:
+def drawn_from(graph: Graph, draws: int) -> list[Graph]:
+    """Deal the samples of a naive graph out to so many graphs, in turn.
+
+    Raises
+    ------
+    CalibrationError
+        If it has fewer samples, or is no naive graph.
+    """
+    if draws == 1:
+        return [graph]
+    errors = None if isinstance(graph, OperatorGraph) else graph.sample_errors
+    if isinstance(graph, OperatorGraph) or errors is None or len(errors) < draws:
+        count = 0 if errors is None else len(errors)
+        raise CalibrationError(f"{draws} draws need a naive graph of as many samples; got {count}: calibrate more")
+    dealt = [errors[number::draws].astype(np.float64).mean(axis=0) for number in range(draws)]
+    return [ErrorGraph(weights, provenance=graph.provenance) for weights in dealt]
+
+
+def make_trial(opened: OpenModel, graphs: Mapping[str, Sequence[Graph]], budgets: Sequence[int]) -> Trial:
     """Return the trial of every graph's two paths, and of uniform skipping, at every budget."""
     cases, pairs = [], []
-    for name, graph in graphs.items():
-        _require_fit(graph, opened)
+    for name, drawn in graphs.items():
+        for graph in drawn:
+            _require_fit(graph, opened)
         named = {method: f"{name} {method}".strip() for method in (MINIMAX, SHORTEST)}
         pairs.append((named[MINIMAX], named[SHORTEST]))
-        for method, entries in rivals(graph, budgets).items():
-            cases += [Case(named[method], budget, (entry,)) for budget, entry in entries.items()]
+        found = [rivals(graph, budgets) for graph in drawn]
+        cases += [
+            Case(called, budget, tuple(paths[method][budget] for paths in found))
+            for method, called in named.items()
+            for budget in budgets
+        ]
     cases += [Case(UNIFORM, at, (PlanEntry(uniform_steps(opened.num_steps, at)),)) for at in budgets]
     pairs += [(first, UNIFORM) for first, _ in pairs]
     return Trial(opened, opened.name, sorted(cases, key=lambda case: case.budget), pairs)

@@ -15,14 +15,15 @@ import typer
 
 from benchmarks.models import OpenModel, open_folder
 from benchmarks.paper import options
-from benchmarks.paper.calibrations import Calibrations, read_pool
+from benchmarks.paper.calibrations import Calibrations, draw_samples, read_pool
 from benchmarks.paper.evaluations import Evaluations
 from benchmarks.paper.mapping import map_steps
 from benchmarks.paper.trials import Case, Report, Trial
 from lemica_planner import PlanEntry, Sample, uniform_steps
 
-__all__ = ["temporal", "transferred"]
+__all__ = ["Draw", "temporal", "transferred"]
 
+Draw = tuple[Sample, ...]
 OWN, MAPPED, UNIFORM = "own", "mapped", "uniform"
 
 
@@ -31,6 +32,7 @@ def temporal(
     *,
     steps: Annotated[str, typer.Option(help="Lengths of the schedules to go to.")] = "30,40,60,100",
     samples: options.Samples = 2,
+    draws: options.Draws = 3,
     pool: options.Pool = options.POOL_FILE,
     span_share: options.SpanShare = options.SPAN_SHARE,
     workers: options.Workers = 0,
@@ -41,36 +43,37 @@ def temporal(
 ) -> None:
     """Take a plan to schedules of other lengths."""
     with options.refusals():
-        used, chosen = options.held_out(prompts, count), read_pool(pool)[:samples]
+        used, drawn = options.held_out(prompts, count), draw_samples(read_pool(pool), samples, draws)
         models = [open_folder(folder) for folder in model_dirs]
         calibrations = Calibrations(work, span_share, workers)
-        report = Report("temporal", options.facts(models, used, calibration_samples=len(chosen), span_share=span_share))
+        calibrated = {"calibration_samples": samples, "draws": draws, "span_share": span_share}
+        report = Report("temporal", options.facts(models, used, **calibrated))
         for opened in models:
             info = opened.model.info
             size = f"{info.num_frames} frames of {info.width} x {info.height}"
             report.notes.append(f"{opened.name} makes {size} only, so no other size is tried")
             for length in options.numbers(steps):
-                trial = make_trial(opened, length, calibrations, chosen)
+                trial = make_trial(opened, length, calibrations, drawn)
                 report.add(trial, used, Evaluations(work / "evaluations.jsonl"))
         report.finish(output)
 
 
-def make_trial(opened: OpenModel, length: int, calibrations: Calibrations, samples: Sequence[Sample]) -> Trial:
+def make_trial(opened: OpenModel, length: int, calibrations: Calibrations, draws: Sequence[Draw]) -> Trial:
     """Return the trial of one length."""
     there = opened.with_defaults(num_steps=length)
-    source = calibrations.entries(opened, samples)
+    sources = [calibrations.entries(opened, draw) for draw in draws]
     title = f"{opened.name}, plan of T = {opened.num_steps} at T = {length}"
-    return transferred(there, source, title=title, method=MAPPED, calibrations=calibrations, samples=samples)
+    return transferred(there, sources, title=title, method=MAPPED, calibrations=calibrations, draws=draws)
 
 
 def transferred(
     there: OpenModel,
-    source: Mapping[str, PlanEntry],
+    sources: Sequence[Mapping[str, PlanEntry]],
     *,
     title: str,
     method: str,
     calibrations: Calibrations,
-    samples: Sequence[Sample],
+    draws: Sequence[Draw],
 ) -> Trial:
     """Return the trial of a plan from elsewhere, taken over by position, against the setting's own and uniform ones.
 
@@ -78,20 +81,20 @@ def transferred(
     ----------
     there : OpenModel
         The setting that the plan is used in.
-    source : mapping of str to PlanEntry
-        The plan from elsewhere, by the name of the budget.
+    sources : sequence of mapping of str to PlanEntry
+        For each draw the plan from elsewhere, by the name of the budget.
     title, method : str
         What the tables call the setting and the plan.
-    calibrations, samples
-        Make the setting's own plan.
+    calibrations, draws
+        Make the setting's own plans, one a draw.
     """
-    own = calibrations.entries(there, samples)
+    own = [calibrations.entries(there, draw) for draw in draws]
     cases = []
     for budget, name in calibrations.budgets(there.num_steps).items():
-        steps = {
-            method: map_steps(source[name].steps, there.num_steps, budget),
-            OWN: own[name].steps,
-            UNIFORM: uniform_steps(there.num_steps, budget),
+        paths = {
+            method: [map_steps(source[name].steps, there.num_steps, budget) for source in sources],
+            OWN: [plan[name].steps for plan in own],
+            UNIFORM: [uniform_steps(there.num_steps, budget)],
         }
-        cases += [Case(name_of, budget, (PlanEntry(path),)) for name_of, path in steps.items()]
+        cases += [Case(called, budget, tuple(map(PlanEntry, found))) for called, found in paths.items()]
     return Trial(there, title, cases, [(method, OWN), (method, UNIFORM)])

@@ -15,7 +15,7 @@ import typer
 
 from benchmarks.models import OpenModel, open_folder
 from benchmarks.paper import options
-from benchmarks.paper.calibrations import Calibrations, read_pool
+from benchmarks.paper.calibrations import Calibrations, draw_samples, read_pool
 from benchmarks.paper.evaluations import Evaluations
 from benchmarks.paper.temporal import transferred
 from benchmarks.paper.trials import Report
@@ -30,6 +30,7 @@ def transfer(
         list[float] | None, typer.Option(min=0, help="Each folder with this guidance, too; may be repeated.")
     ] = None,
     samples: options.Samples = 2,
+    draws: options.Draws = 3,
     pool: options.Pool = options.POOL_FILE,
     span_share: options.SpanShare = options.SPAN_SHARE,
     workers: options.Workers = 0,
@@ -40,16 +41,17 @@ def transfer(
 ) -> None:
     """Take a plan to other models, or to other guidance."""
     with options.refusals():
-        used, chosen = options.held_out(prompts, count), read_pool(pool)[:samples]
+        used, drawn = options.held_out(prompts, count), draw_samples(read_pool(pool), samples, draws)
         models = [open_folder(folder) for folder in model_dirs]
         settings = settings_of(models, guidance_scale or ())
-        report = Report("transfer", options.facts(models, used, calibration_samples=len(chosen), span_share=span_share))
+        calibrated = {"calibration_samples": samples, "draws": draws, "span_share": span_share}
+        report = Report("transfer", options.facts(models, used, **calibrated))
         calibrations = Calibrations(work, span_share, workers)
         for here, there in permutations(settings, 2):
-            source = calibrations.entries(here, chosen)
+            sources = [calibrations.entries(here, draw) for draw in drawn]
             title = f"plan of {label(here)} on {label(there)}"
             method = f"of {label(here)}"
-            trial = transferred(there, source, title=title, method=method, calibrations=calibrations, samples=chosen)
+            trial = transferred(there, sources, title=title, method=method, calibrations=calibrations, draws=drawn)
             report.add(trial, used, Evaluations(work / "evaluations.jsonl"))
         report.finish(output)
 

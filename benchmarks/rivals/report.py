@@ -27,6 +27,24 @@ def curve_objects(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
     }
 
 
+def time_objects(curves: Sequence[Curve], times: Mapping[tuple[str, str], float]) -> dict[str, dict[str, Any]]:
+    """Return one object as above of LPIPS by wall clock, of the settings that were timed; none if none was.
+
+    Parameters
+    ----------
+    times : mapping of (str, str) to float
+        By method and setting, seconds of denoising over those of a full run.
+    """
+    rows = [
+        {"cost": times[row["method"], row["setting"]], **row}
+        for curve in curves
+        for row in _rows(curve, "lpips")
+        if (row["method"], row["setting"]) in times
+    ]
+    named = {"title": "LPIPS (lower is better) by wall clock", "unit": "lpips", "axis": "share of a full run's time"}
+    return {"lpips_by_time": {**named, "rows": rows}} if rows else {}
+
+
 def _rows(curve: Curve, measure: str) -> Iterator[dict[str, Any]]:
     for at, setting in enumerate(curve.settings):
         values = curve.values[measure][:, at]

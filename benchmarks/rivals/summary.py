@@ -66,6 +66,7 @@ class Summary:
 
     def as_json(self) -> dict[str, Any]:
         """Return everything as JSON values."""
+        shown = [curve for curve in self.curves if curve.method != FULL_METHOD]
         return {
             "base": self.run.base,
             "prompts": len(self.run.prompts),
@@ -75,7 +76,7 @@ class Summary:
             "ratio_at_equal_forwards": report.as_json(self.at_equal_forwards),
             "ratio_at_equal_time": report.as_json(self.at_equal_time),
             "times": [{"method": key[0], "setting": key[1], "ratio": value} for key, value in self.times.items()],
-            "curves": report.curve_objects(self.curves),
+            "curves": report.curve_objects(shown) | report.time_objects(shown, self.times),
             "unsupported": [fault._asdict() for fault in self.faults],
         }
 

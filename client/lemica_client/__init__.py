@@ -9,7 +9,9 @@ Importing this package loads numpy and nothing heavier: tritonclient is imported
 a video is encoded here rather than on the server.
 """
 
+from lemica_client.async_client import AsyncClient
 from lemica_client.client import Client
+from lemica_client.connection import Tls
 from lemica_client.errors import (
     ClientClosedError,
     InvalidRequestError,
@@ -21,18 +23,26 @@ from lemica_client.errors import (
     ServerError,
     ServerUnavailableError,
 )
+from lemica_client.events import Accepted, Progress
+from lemica_client.requests import GenerateOptions, StreamOptions
 from lemica_client.video import Video
 
 __all__ = [
+    "Accepted",
+    "AsyncClient",
     "Client",
     "ClientClosedError",
+    "GenerateOptions",
     "InvalidRequestError",
     "LemicaClientError",
     "MissingDependencyError",
     "ModelNotFoundError",
+    "Progress",
     "RequestCancelledError",
     "RequestTimeoutError",
     "ServerError",
     "ServerUnavailableError",
+    "StreamOptions",
+    "Tls",
     "Video",
 ]

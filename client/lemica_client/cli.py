@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import wraps
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,14 +13,32 @@ from typing import Annotated, Any
 try:
     import typer
     from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
     from rich.table import Table
 except ModuleNotFoundError as missing:
     raise SystemExit(f"lemica needs {missing.name}: pip install 'lemica[client]'") from missing
 
-from lemica_client.client import Client
+from lemica_client.cli_options import (
+    AsJson,
+    Headers,
+    Model,
+    Retries,
+    TimeoutS,
+    TlsCert,
+    TlsInsecure,
+    TlsKey,
+    TlsRoot,
+    Url,
+    connection_settings,
+    open_client,
+)
+from lemica_client.cli_ui import ui
 from lemica_client.commands import CommandGroup
+from lemica_client.connection import DEFAULT_URL
 from lemica_client.errors import InvalidRequestError, LemicaClientError
+from lemica_client.events import Accepted, Progress
+from lemica_client.progress import Watcher, describe
 from lemica_client.video import Video, file_format_of
 
 app = typer.Typer(
@@ -30,12 +49,6 @@ app = typer.Typer(
 )
 _stdout = Console()
 _stderr = Console(stderr=True)
-
-Url = Annotated[str, typer.Option(help="grpc://HOST:PORT, http://HOST:PORT, or HOST:PORT for gRPC.")]
-Model = Annotated[str, typer.Option(help="Model on the server.")]
-TimeoutS = Annotated[float, typer.Option(help="Seconds to wait for the answer.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-DEFAULT_URL = "grpc://127.0.0.1:8001"
 
 
 @app.command()
@@ -60,12 +73,23 @@ def generate(
     url: Url = DEFAULT_URL,
     model: Model = "latte_shapes",
     timeout_s: TimeoutS = 600.0,
+    retries: Retries = 2,
+    header: Headers = None,
+    tls_root: TlsRoot = None,
+    tls_key: TlsKey = None,
+    tls_cert: TlsCert = None,
+    tls_insecure: TlsInsecure = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make one video and save it; the server encodes it."""
+    """Make one video and save it; the server encodes it.
+
+    A terminal shows every step if the server has the streaming model MODEL_stream. Ctrl-C ends with exit code 130 and
+    stops the work on the server over gRPC or from a stream; over HTTP without one it runs on to the time limit.
+    """
     with _errors_in_one_line():
         file_format = _check_output(output)
-        with Client(url, model=model, timeout_s=timeout_s) as client, _spinner("waiting for the video"):
+        connection = connection_settings(header, tls_root, tls_key, tls_cert, tls_insecure)
+        with open_client(url, model, timeout_s, retries, connection) as client, _bar() as watcher:
             video = client.generate(
                 prompt,
                 negative_prompt=negative_prompt,
@@ -77,6 +101,7 @@ def generate(
                 priority=priority,
                 file_format=file_format,
                 want_frames=False,
+                progress=watcher or False,
             )
         video.save(output)
     _print_summary(video, output, as_json)
@@ -88,17 +113,31 @@ def plan(
     url: Url = DEFAULT_URL,
     model: Model = "latte_shapes",
     timeout_s: TimeoutS = 30.0,
+    header: Headers = None,
+    tls_root: TlsRoot = None,
+    tls_key: TlsKey = None,
+    tls_cert: TlsCert = None,
+    tls_insecure: TlsInsecure = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the cache plan that a server's model works by."""
-    with _errors_in_one_line(), Client(url, model=model, timeout_s=timeout_s) as client:
-        cache_plan = client.plan()
+    with _errors_in_one_line():
+        connection = connection_settings(header, tls_root, tls_key, tls_cert, tls_insecure)
+        with open_client(url, model, timeout_s, 0, connection) as client:
+            cache_plan = client.plan()
     if as_json:
         typer.echo(json.dumps(cache_plan))
     elif cache_plan is None:
         _stdout.print(f"{model} has no cache plan: it serves the budget full only")
     else:
         _stdout.print(_plan_table(cache_plan))
+
+
+@app.command("ui", help=ui.__doc__)
+@wraps(ui)
+def _ui(**options: Any) -> None:
+    with _errors_in_one_line():
+        ui(**options)
 
 
 @contextmanager
@@ -116,11 +155,27 @@ def _errors_in_one_line() -> Iterator[None]:
 
 
 @contextmanager
-def _spinner(text: str) -> Iterator[None]:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=_stderr, transient=True, disable=not _stderr.is_terminal) as progress:
-        progress.add_task(text, total=None)
-        yield
+def _bar() -> Iterator[Watcher | None]:
+    """Show a bar on stderr and lend what moves it; None where nobody would see it."""
+    if not _stderr.is_terminal:
+        yield None
+        return
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Bars(*columns, console=_stderr, transient=True) as bars:
+        task = bars.add_task("waiting for the video", total=None)
+
+        def watch(event: Accepted | Progress) -> None:
+            if isinstance(event, Progress):
+                bars.update(task, completed=event.step, total=event.num_steps)
+            bars.update(task, description=describe(event))
+
+        yield watch
 
 
 def _check_output(output: Path) -> str:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, Unpack
 
-from numpy.typing import NDArray
-
-from lemica_client.encode import check_file_format
-from lemica_client.errors import (
-    InvalidRequestError,
-    RequestTimeoutError,
-    ServerError,
-    ServerUnavailableError,
-)
-from lemica_client.protocol import add_batch_dimension, build_inputs
+from lemica_client.connection import Tls, connection_from_environment
+from lemica_client.core import Core, Event
+from lemica_client.progress import Watcher
+from lemica_client.requests import GenerateOptions, StreamOptions
+from lemica_client.shared_memory import Mode
 from lemica_client.transport import Transport, open_transport
 from lemica_client.video import Video
 
-_POLL_S = 0.2
-_MAX_TIMEOUT_S = 1e9  # 30 years; far beyond it the protocols' own clocks overflow
+T = TypeVar("T")
 
 
 class Client:
@@ -34,19 +26,32 @@ class Client:
     Parameters
     ----------
     url : str
-        ``grpc://host:port``, ``http://host:port``, or ``host:port`` for gRPC. Prefer gRPC: only there do Ctrl-C
-        and `close` stop a request on the server; a time limit does over both.
+        ``grpc://host:port``, ``http://host:port``, with TLS ``grpcs://`` or ``https://``, or ``host:port`` for gRPC.
+        Prefer gRPC: only there do Ctrl-C and `close` stop a request of `generate` on the server; a time limit does over
+        both, and so does leaving a `stream`.
     model : str
         Name of the model on the server.
+    stream_model : str, optional
+        Name of its streaming model; by default ``<model>_stream``.
     timeout_s : float
         Seconds to wait for an answer, unless a call says otherwise.
+    retries : int
+        How often a request is sent again that the server cannot be working on: it said UNAVAILABLE, or no connection
+        came about. Pauses grow and are random, and none goes beyond the time limit or deadline. 0: never.
+    shared_memory : "auto", True or False
+        Whether large frames come through system shared memory; "auto": where the server is on this machine's loopback
+        and takes part. The first video of each size comes over the wire.
+    headers : mapping, optional
+        Sent along with every request, such as ``{"authorization": "Bearer TOKEN"}``.
+    tls : Tls, optional
+        Certificates, for ``grpcs://`` and ``https://``; by default whom the system trusts is trusted.
     transport : Transport, optional
         What carries the requests; by default what `url` asks for.
 
     Raises
     ------
     InvalidRequestError
-        If `url` cannot be read. Nothing is sent before the first call.
+        If `url` cannot be read, or another setting is out of its range. Nothing is sent before the first call.
     MissingDependencyError
         If tritonclient is not installed.
     """
@@ -56,14 +61,37 @@ class Client:
         url: str,
         *,
         model: str = "latte_shapes",
+        stream_model: str | None = None,
         timeout_s: float = 600.0,
+        retries: int = 2,
+        shared_memory: Mode = "auto",
+        headers: Mapping[str, str] | None = None,
+        tls: Tls | None = None,
         transport: Transport | None = None,
     ) -> None:
-        self.url = url
-        self.model = model
-        self.timeout_s = _check_timeout(timeout_s)
-        self._transport = transport or open_transport(url)
-        self._takes_batches: bool | None = None  # None: not asked yet
+        self._core = Core(
+            open_transport,
+            url,
+            model=model,
+            stream_model=stream_model,
+            timeout_s=timeout_s,
+            retries=retries,
+            shared_memory=shared_memory,
+            headers=headers,
+            tls=tls,
+            transport=transport,
+        )
+        self.url, self.model = url, model
+
+    @classmethod
+    def from_env(cls, **settings: Any) -> Self:
+        """Return a client of the server that the environment names.
+
+        ``LEMICA_URL``; ``LEMICA_HEADERS``, one ``Name: value`` a line; ``LEMICA_TLS_ROOT``, ``LEMICA_TLS_KEY``,
+        ``LEMICA_TLS_CERT`` (files) and ``LEMICA_TLS_INSECURE`` (1). `settings` win over them.
+        """
+        url, headers, tls = connection_from_environment()
+        return cls(**{"url": url, "headers": headers, "tls": tls, **settings})
 
     def __enter__(self) -> Self:
         return self
@@ -75,60 +103,21 @@ class Client:
 
     def close(self) -> None:
         """Close the connection; over gRPC, requests of other threads end with `RequestCancelledError`."""
-        self._transport.close()
+        _run(self._core.close())
 
-    def generate(
-        self,
-        prompt: str,
-        *,
-        negative_prompt: str | None = None,
-        seed: int | None = None,
-        guidance_scale: float | None = None,
-        num_inference_steps: int | None = None,
-        height: int | None = None,
-        width: int | None = None,
-        num_frames: int | None = None,
-        budget: str | int | None = None,
-        deadline_ms: int | None = None,
-        priority: int | None = None,
-        client_id: str | None = None,
-        file_format: str | None = None,
-        want_frames: bool = True,
-        timeout_s: float | None = None,
-    ) -> Video:
-        """Make one video and wait for it. None leaves an option to the server.
+    def generate(self, prompt: str, *, progress: bool | Watcher = False, **options: Unpack[GenerateOptions]) -> Video:
+        """Make one video and wait for it.
 
         Parameters
         ----------
-        prompt, negative_prompt : str
-            What the video should show, and what it should not.
-        seed : int
-            Seed of the initial noise; without it the server draws one (``video.info["seed"]``).
-        guidance_scale : float
-            Weight of classifier-free guidance; at most 1 turns it off.
-        num_inference_steps : int
-            Denoising steps.
-        height, width : int
-            Size in pixels.
-        num_frames : int
-            Frames.
-        budget : str or int
-            ``"full"``, a name in the model's plan such as ``"slow"`` or ``"fast"``, or a number of computed steps; or
-            a range of these, such as ``"fast..slow"``, in which the server chooses.
-        deadline_ms : int
-            Milliseconds from its arrival at the server after which the video is of no use. The server refuses at once
-            what it cannot make by then, and names the earliest time that it could.
-        priority : int
-            Requests of a higher priority go first.
-        client_id : str
-            Whose request it is: the server shares its time fairly between clients that wait. Those that do not say are
-            one client together.
-        file_format : {"mp4", "gif", "webp"}
-            Also let the server encode the video; `Video.save` then writes that file.
-        want_frames : bool
-            False leaves the raw frames on the server: only the encoded file crosses the network.
-        timeout_s : float
-            Seconds to wait for this answer; the server then stops working on it.
+        prompt : str
+            What the video should show.
+        progress : bool or callable
+            True shows a bar, a widget in notebooks; a function gets every `Accepted` and `Progress`. Needs the
+            streaming model, and over HTTP ``want_frames=False``; without them the video is made all the same.
+        **options
+            Those of `GenerateOptions`: negative_prompt, seed, guidance_scale, num_inference_steps, height, width,
+            num_frames, budget, deadline_ms, priority, client_id, file_format, want_frames, timeout_s.
 
         Raises
         ------
@@ -145,24 +134,28 @@ class Client:
         ServerError
             If the server failed.
         """
-        options = {
-            "prompt": prompt,
-            "negative_prompt": negative_prompt,
-            "seed": seed,
-            "guidance_scale": guidance_scale,
-            "num_inference_steps": num_inference_steps,
-            "height": height,
-            "width": width,
-            "num_frames": num_frames,
-            "budget": budget,
-            "deadline_ms": deadline_ms,
-            "priority": priority,
-            "client_id": client_id,
-            "file_format": file_format,
-        }
-        outputs = _choose_outputs(file_format, want_frames)
-        arrays = self._infer(options, outputs, self._timeout(timeout_s))
-        return _to_video(arrays, file_format)
+        return _run(self._core.generate(self._core.request(prompt, options), progress))
+
+    def stream(self, prompt: str, **options: Unpack[StreamOptions]) -> Generator[Event, None, None]:
+        """Make one video and tell how it goes: `Accepted`, a `Progress` for every step, then the `Video`.
+
+        The request is sent when the first event is asked for. Leaving the iterator early (``break``, ``close()``,
+        Ctrl-C) stops the work on the server.
+
+        Parameters
+        ----------
+        prompt : str
+            What the video should show.
+        **options
+            Those of `GenerateOptions`, and ``preview_every``. Over HTTP ``want_frames=False`` with a ``file_format``
+            is needed.
+
+        Raises
+        ------
+        LemicaClientError
+            Those of `generate`; over HTTP an error of another backend is a plain `ServerError`.
+        """
+        return _events(self._core.stream(self._core.stream_request(prompt, options)))
 
     def wait_until_ready(self, timeout_s: float | None = None) -> None:
         """Wait until the server and the model are ready.
@@ -177,80 +170,41 @@ class Client:
         ServerUnavailableError
             If they are not ready by then; the message says what was missing last.
         """
-        limit_s = self._timeout(timeout_s)
-        give_up_at = time.monotonic() + limit_s
-        while (remaining_s := give_up_at - time.monotonic()) > 0:
-            try:
-                if self._transport.is_ready(self.model, remaining_s):
-                    return
-                missing = f"the server answers, but model {self.model!r} is not ready (is it the right name?)"
-            except (ServerUnavailableError, RequestTimeoutError) as exc:
-                missing = str(exc)
-            time.sleep(min(_POLL_S, remaining_s))
-        raise ServerUnavailableError(f"{self.url} was not ready within {limit_s:.3g} s: {missing}")
+        _run(self._core.wait_until_ready(timeout_s))
 
     def model_config(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Return the model's configuration as the server has loaded it: the fields of its config.pbtxt.
 
         Raises the errors of `generate`.
         """
-        return self._transport.model_config(self.model, self._timeout(timeout_s))
+        return _run(self._core.model_config(timeout_s))
 
     def plan(self, timeout_s: float | None = None) -> dict[str, Any] | None:
         """Return the cache plan that the model serves, or None if it has none (then only ``full`` is served).
 
         Raises the errors of `generate`; `ServerError` if what the server holds is not a plan.
         """
-        parameters = self.model_config(timeout_s).get("parameters", {})
-        text = parameters.get("cache_plan", {}).get("string_value")
-        return _read_json_object(text, "the model's cache_plan") if text else None
-
-    def _infer(self, options: Mapping[str, object], outputs: list[str], timeout_s: float) -> dict[str, NDArray[Any]]:
-        tensors = build_inputs(options)  # first: what is wrong in the request needs no server to find
-        give_up_at = time.monotonic() + timeout_s
-        if self._takes_batches is None:
-            config = self._transport.model_config(self.model, timeout_s)
-            self._takes_batches = int(config.get("max_batch_size", 0)) > 0
-        if self._takes_batches:
-            tensors = add_batch_dimension(tensors)
-        remaining_s = max(give_up_at - time.monotonic(), 0.001)
-        arrays = self._transport.infer(self.model, tensors, outputs, remaining_s)
-        return {name: array[0] for name, array in arrays.items()} if self._takes_batches else arrays
-
-    def _timeout(self, timeout_s: float | None) -> float:
-        return self.timeout_s if timeout_s is None else _check_timeout(timeout_s)
+        return _run(self._core.plan(timeout_s))
 
 
-def _check_timeout(timeout_s: float) -> float:
-    if not 0 < timeout_s <= _MAX_TIMEOUT_S:  # NaN included
-        raise InvalidRequestError(f"timeout_s: got {timeout_s}; allowed is above 0 and at most {_MAX_TIMEOUT_S:.0f}")
-    return timeout_s
-
-
-def _choose_outputs(file_format: str | None, want_frames: bool) -> list[str]:
-    """Name only what will be used: the server makes no other output."""
-    if file_format is None and not want_frames:
-        raise InvalidRequestError("want_frames: got False without a file_format, which leaves nothing to make")
-    if file_format is not None:
-        check_file_format(file_format)
-    return [*(["video"] if want_frames else []), *(["video_file"] if file_format else []), "info"]
-
-
-def _to_video(arrays: dict[str, NDArray[Any]], file_format: str | None) -> Video:
-    file = arrays.get("video_file")
-    return Video(
-        _read_json_object(arrays["info"].item(), "info"),
-        frames=arrays.get("video"),
-        file_bytes=None if file is None else file.item(),
-        file_format=file_format,
-    )
-
-
-def _read_json_object(text: str | bytes, name: str) -> dict[str, Any]:
+def _run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends, as those over a blocking transport: no event loop is needed or disturbed."""
     try:
-        value = json.loads(text)
-    except ValueError as exc:
-        raise ServerError(f"{name} is not JSON: {exc}") from exc
-    if not isinstance(value, dict):
-        raise ServerError(f"{name} is not a JSON object")
-    return value
+        coroutine.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    coroutine.close()
+    raise RuntimeError("a blocking transport has waited for an event loop")
+
+
+def _events(events: AsyncGenerator[Event, None]) -> Generator[Event, None, None]:
+    try:
+        while True:
+            try:
+                event = _run(events.__anext__())
+            except StopAsyncIteration:
+                return
+            yield event
+    finally:
+        _run(events.aclose())

@@ -10,7 +10,8 @@ LemicaClientError
 ├── ClientClosedError        the client was closed before
 └── MissingDependencyError   a package of an extra is not installed; the message names the extra
 
-Which error a failure becomes is decided by its status code alone, never by its text.
+Which error a failure becomes is decided by its status code: the protocol's, or the one in front of a stream's message.
+The words themselves decide nothing.
 """
 
 from __future__ import annotations
@@ -40,7 +41,18 @@ class ModelNotFoundError(LemicaClientError):
 
 
 class ServerUnavailableError(LemicaClientError):
-    """The server cannot be reached or cannot take the request now; the same request may succeed later."""
+    """The server cannot be reached or cannot take the request now; the same request may succeed later.
+
+    Attributes
+    ----------
+    may_be_running : bool
+        Whether the connection was lost after the request was sent: the server may be working on it all the same. Such
+        a request is never sent again by itself.
+    """
+
+    def __init__(self, message: str, *, status: str | None = None, may_be_running: bool = False) -> None:
+        super().__init__(message, status=status)
+        self.may_be_running = may_be_running
 
 
 class RequestTimeoutError(LemicaClientError, TimeoutError):
@@ -70,6 +82,7 @@ GRPC_ERRORS: dict[str, type[LemicaClientError]] = {
     "DEADLINE_EXCEEDED": RequestTimeoutError,
     "CANCELLED": RequestCancelledError,
 }
+GRPC_CODES = {*GRPC_ERRORS, "INTERNAL"}
 HTTP_ERRORS: dict[str, type[LemicaClientError]] = {
     "400": InvalidRequestError,
     "404": ModelNotFoundError,
@@ -91,7 +104,8 @@ def error_from_status(status: str | None, message: str) -> LemicaClientError:
     status : str or None
         As tritonclient gives it: ``"StatusCode.NAME"`` over gRPC, the number over HTTP, None without an answer.
     message : str
-        The server's words, kept as they are.
+        The server's words, kept as they are, but for a gRPC code in front, ``"UNAVAILABLE: "``. Streams name it there,
+        because over HTTP their status says nothing; it counts more than `status`.
 
     Examples
     --------
@@ -100,6 +114,9 @@ def error_from_status(status: str | None, message: str) -> LemicaClientError:
     >>> error_from_status("500", "out of memory")
     ServerError('out of memory')
     """
+    named, colon, words = message.partition(": ")
+    if colon and named in GRPC_CODES:
+        status, message = f"StatusCode.{named}", words
     code = (status or "").removeprefix("StatusCode.")
     error_class = GRPC_ERRORS.get(code) or HTTP_ERRORS.get(code) or ServerError
     return error_class(message, status=status)

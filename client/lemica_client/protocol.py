@@ -30,7 +30,10 @@ INPUT_TYPES: dict[str, DataType] = {
     "priority": "INT32",
     "client_id": "BYTES",
     "file_format": "BYTES",
+    "file_encoding": "BYTES",
+    "preview_every": "INT32",  # of streaming models only
 }
+STREAM_INPUT_TYPES: dict[str, DataType] = {"preview_every": "INT32", "file_encoding": "BYTES"}  # beside INPUT_TYPES
 OUTPUT_TYPES: dict[str, DataType] = {"video": "UINT8", "video_file": "BYTES", "info": "BYTES"}
 
 _INTEGERS: dict[DataType, type[np.signedinteger[Any]]] = {"INT32": np.int32, "INT64": np.int64}
@@ -71,7 +74,7 @@ def add_batch_dimension(tensors: list[InputTensor]) -> list[InputTensor]:
 
 
 def _build_input(name: str, value: object) -> InputTensor:
-    datatype = INPUT_TYPES[name]
+    datatype = INPUT_TYPES.get(name) or STREAM_INPUT_TYPES[name]
     if datatype == "BYTES":
         return InputTensor(name, datatype, _text_array(name, value))
     if datatype == "FP32":

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import queue
+import threading
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
-from numpy.typing import NDArray
+import grpc
 from tritonclient.grpc import (
     InferenceServerClient,
     InferInput,
@@ -14,93 +19,176 @@ from tritonclient.grpc import (
 )
 from tritonclient.utils import InferenceServerException
 
-from lemica_client.errors import (
-    ClientClosedError,
-    LemicaClientError,
-    RequestTimeoutError,
-    error_from_status,
-)
+from lemica_client.connection import Connection
+from lemica_client.errors import ClientClosedError, RequestTimeoutError
+from lemica_client.grpc_channel import STREAM_HEADERS, channel_settings, to_error
 from lemica_client.protocol import InputTensor
-from lemica_client.transport import read_outputs, to_infer_inputs
+from lemica_client.shared_memory import Region
+from lemica_client.transport import (
+    REGION_TIMEOUT_S,
+    Arrays,
+    read_outputs,
+    read_response,
+    to_infer_inputs,
+    to_requested_outputs,
+)
 
-# Given a list, tritonclient sets no options of its own, so its message limits are repeated here. The reconnect limits
-# are ours: by default gRPC waits up to two minutes between attempts, long after a booting server became ready.
-_CHANNEL_OPTIONS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-]
+Response = tuple[InferResult | None, InferenceServerException | None]
 
 
 class GrpcTransport:
-    """`Transport` over one gRPC channel; thread-safe, as the channel is."""
+    """`Transport` over one gRPC channel, and one more for each stream; thread-safe, as channels are."""
 
-    def __init__(self, netloc: str) -> None:
-        self._netloc = netloc
-        self._client = InferenceServerClient(netloc, channel_args=_CHANNEL_OPTIONS)
+    can_stream_frames = True
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._headers = dict(connection.headers)
+        self._lock = threading.Lock()
+        self._opened: InferenceServerClient | None = None
+        self._streams: set[InferenceServerClient] = set()
         self._is_closed = False
 
-    def is_ready(self, model: str, timeout_s: float) -> bool:
+    async def is_ready(self, model: str, timeout_s: float) -> bool:
         """Return whether the server and this model are ready."""
-        self._check_open()
-        try:
+        with self._errors():
+            client = self._client()
             # Asked first, as a server that is still loading may not know the model yet.
-            is_server_ready = self._client.is_server_ready(client_timeout=timeout_s)
-            return bool(is_server_ready and self._client.is_model_ready(model, client_timeout=timeout_s))
-        except InferenceServerException as exc:
-            raise self._error(exc) from exc
+            is_server_ready = client.is_server_ready(headers=self._headers, client_timeout=timeout_s)
+            return bool(
+                is_server_ready and client.is_model_ready(model, headers=self._headers, client_timeout=timeout_s)
+            )
 
-    def model_config(self, model: str, timeout_s: float) -> dict[str, Any]:
+    async def model_config(self, model: str, timeout_s: float) -> dict[str, Any]:
         """Return the model's configuration as the server has loaded it."""
-        self._check_open()
-        try:
-            answer = self._client.get_model_config(model, as_json=True, client_timeout=timeout_s)
-        except InferenceServerException as exc:
-            raise self._error(exc) from exc
+        with self._errors():
+            answer = self._client().get_model_config(
+                model, headers=self._headers, as_json=True, client_timeout=timeout_s
+            )
         config: dict[str, Any] = answer["config"]
         return config
 
-    def infer(
-        self, model: str, inputs: list[InputTensor], outputs: list[str], timeout_s: float
-    ) -> dict[str, NDArray[Any]]:
+    async def infer(
+        self,
+        model: str,
+        inputs: list[InputTensor],
+        outputs: list[str],
+        timeout_s: float,
+        regions: Mapping[str, Region],
+    ) -> Arrays:
         """Send one request and wait; whatever interrupts the wait cancels the request on the server.
 
         Notes
         -----
         The time limit travels with the call, so the server learns of it even if this process dies.
         """
-        self._check_open()
         answer: Future[InferResult] = Future()
-        call = self._client.async_infer(
-            model,
-            to_infer_inputs(InferInput, inputs),
-            lambda result, error: answer.set_exception(error) if error else answer.set_result(result),
-            outputs=[InferRequestedOutput(name) for name in outputs],
-            client_timeout=timeout_s,
-        )
+        with self._errors():
+            call = self._client().async_infer(
+                model,
+                to_infer_inputs(InferInput, inputs),
+                lambda result, error: answer.set_exception(error) if error else answer.set_result(result),
+                outputs=to_requested_outputs(InferRequestedOutput, outputs, regions),
+                client_timeout=timeout_s,
+                headers=self._headers,
+            )
+            try:
+                result = answer.result()
+            except InferenceServerException:
+                raise
+            except BaseException:  # Ctrl-C: nobody waits for the video any more, so the server need not make it
+                call.cancel()
+                raise
+        return read_outputs(result, outputs, regions)
+
+    async def stream(
+        self, model: str, inputs: list[InputTensor], outputs: list[str], timeout_s: float
+    ) -> AsyncGenerator[Arrays, None]:
+        """Send one request and yield each response's outputs; leaving the generator cancels on the server."""
+        responses: queue.SimpleQueue[Response] = queue.SimpleQueue()
+        with self._errors(), self._stream_client() as client:
+            client.start_stream(
+                lambda result, error: responses.put((result, error)),
+                stream_timeout=timeout_s,
+                headers={**self._headers, **STREAM_HEADERS},
+            )
+            tensors = to_infer_inputs(InferInput, inputs)
+            wanted = to_requested_outputs(InferRequestedOutput, outputs, {})
+            client.async_stream_infer(model, tensors, outputs=wanted)
+            give_up_at_s = time.monotonic() + timeout_s + 1  # gRPC's own limit comes first
+            while True:
+                yield read_response(self._next(responses, give_up_at_s), outputs)
+
+    async def register(self, region: Region) -> None:
+        """Tell the server of a region of shared memory."""
+        with self._errors():
+            self._client().register_system_shared_memory(
+                region.name, region.key, region.byte_size, headers=self._headers, client_timeout=REGION_TIMEOUT_S
+            )
+
+    async def unregister(self, region: Region) -> None:
+        """Make the server forget it; refused while a request uses it."""
+        with self._errors():
+            self._client().unregister_system_shared_memory(
+                region.name, headers=self._headers, client_timeout=REGION_TIMEOUT_S
+            )
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        time.sleep(seconds)
+
+    async def close(self) -> None:
+        """Close the channels; requests in flight end as cancelled, here and on the server."""
+        with self._lock:
+            self._is_closed = True
+            client, self._opened = self._opened, None
+            streams = list(self._streams)
+        for stream in streams:
+            stream.stop_stream(cancel_requests=True)
+        if client is not None:
+            client.close()
+
+    def _client(self) -> InferenceServerClient:
+        """Return the client, made at the first call: `Tls.is_insecure` asks the server then."""
+        with self._lock:
+            if self._is_closed:
+                raise ClientClosedError("the client has been closed; make a new one")
+            if self._opened is None:
+                self._opened = self._open()
+            return self._opened
+
+    def _open(self) -> InferenceServerClient:
+        return InferenceServerClient(self._connection.address.netloc, **channel_settings(self._connection))
+
+    @contextmanager
+    def _stream_client(self) -> Iterator[InferenceServerClient]:
+        """Lend a client for one stream: tritonclient's can have but one at a time."""
+        self._client()  # refuses where closed
+        client = self._open()
+        with self._lock:
+            self._streams.add(client)
         try:
-            result = answer.result()
-        except InferenceServerException as exc:
-            raise self._error(exc) from exc
-        except BaseException:  # Ctrl-C: nobody waits for the video any more, so the server need not make it
-            call.cancel()
-            raise
-        return read_outputs(result, outputs)
+            yield client
+        finally:
+            with self._lock:
+                self._streams.discard(client)
+            client.stop_stream(cancel_requests=True)
+            client.close()
 
-    def close(self) -> None:
-        """Close the channel; requests in flight end as cancelled, here and on the server."""
-        self._is_closed = True
-        self._client.close()
+    def _next(self, responses: queue.SimpleQueue[Response], give_up_at_s: float) -> InferResult:
+        try:
+            result, error = responses.get(timeout=max(give_up_at_s - time.monotonic(), 0.001))
+        except queue.Empty:
+            text = f"no answer from {self._connection.address} within timeout_s; the request was cancelled"
+            raise RequestTimeoutError(text) from None
+        if error is not None:
+            raise error
+        return result
 
-    def _check_open(self) -> None:
-        if self._is_closed:
-            raise ClientClosedError("the client has been closed; make a new one")
-
-    def _error(self, exc: InferenceServerException) -> LemicaClientError:
-        error = error_from_status(exc.status(), exc.message() or str(exc))
-        if isinstance(error, RequestTimeoutError):
-            text = f"no answer from grpc://{self._netloc} within timeout_s; the request was cancelled"
-            return RequestTimeoutError(text, status=error.status)
-        return error
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Turn what tritonclient raises into errors of ours."""
+        try:
+            yield
+        except (InferenceServerException, grpc.RpcError) as exc:
+            raise to_error(exc, self._connection.address) from exc

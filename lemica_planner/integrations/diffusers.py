@@ -4,31 +4,42 @@
 >>> with apply(pipeline, plan, "fast"):  # doctest: +SKIP
 ...     video = pipeline("a red circle moving right").frames
 
-At a reused step the blocks do not run: the first module after them gets what entered them plus the residual of the
-last computed step (arXiv 2511.00090, section 3.1). Steps are counted by watching the pipeline's scheduler, so callers
-pass no callbacks. This is the only module of the planner that imports torch and diffusers.
+At a skipped step the blocks do not run: the first module after them gets what entered them plus the residual of the
+last computed step (arXiv 2511.00090, section 3.1), or a forecast of it from the last few. Steps are counted by watching
+the pipeline's scheduler, so callers pass no callbacks. With `block_stack` and `stack_cache`, this is the only module of
+the planner that imports torch and diffusers.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
-import torch
 from diffusers.hooks import HookRegistry, ModelHook
 from diffusers.hooks.hooks import BaseState, StateManager
-from torch import Tensor, nn
+from torch import nn
 
+from lemica_planner.errors import PlanFormatError, PlanMismatchError
+from lemica_planner.integrations.block_stack import (
+    Stack,
+    find_stack,
+    find_transformer,
+    hidden_states,
+    with_hidden_states,
+)
 from lemica_planner.integrations.errors import PipelineError
-from lemica_planner.integrations.step_clock import Branch, StepClock
+from lemica_planner.integrations.stack_cache import Kept, StackCache
+from lemica_planner.integrations.step_clock import StepClock
+from lemica_planner.operators import OPERATORS, depths, describe_wrong_weights
 from lemica_planner.plan import CachePlan
+from lemica_planner.plan_entry import Fill, PlanEntry
 
 __all__ = ["InstalledCache", "PipelineError", "apply"]
 
 _HOOK = "lemica_step_cache"
+_SERVED = tuple(name for name, operator in OPERATORS.items() if operator.source == "residual")
 
 
 class InstalledCache:
@@ -40,7 +51,7 @@ class InstalledCache:
         The planned steps: those that run the block stack.
     """
 
-    def __init__(self, clock: StepClock[_Kept], steps: tuple[int, ...], undo: ExitStack) -> None:
+    def __init__(self, clock: StepClock[Kept], steps: tuple[int, ...], undo: ExitStack) -> None:
         self.steps = steps
         self._clock = clock
         self._undo = undo
@@ -49,6 +60,19 @@ class InstalledCache:
     def computed_steps(self) -> tuple[int, ...]:
         """Steps of the latest generation that ran the block stack so far; empty before the first."""
         return tuple(sorted(self._clock.computed_steps))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the residuals that are kept now."""
+        return self._clock.nbytes
+
+    def change(self, steps: Sequence[int]) -> None:
+        """Go on by another path, which agrees with the steps that were taken.
+
+        Needs ``may_change``, and the operator residual; else a skipped step may have nothing to reuse, and computes.
+        """
+        self.steps = tuple(steps)
+        self._clock.skipped = _skipped(self.steps)
 
     def remove(self) -> None:
         """Give the pipeline back as it was, and drop all tensors; more than once is harmless."""
@@ -62,7 +86,7 @@ class InstalledCache:
         self.remove()
 
 
-def apply(pipeline: Any, plan: CachePlan, budget: str | int) -> InstalledCache:
+def apply(pipeline: Any, plan: CachePlan, budget: str | int, *, may_change: bool = False) -> InstalledCache:
     """Install the step cache of one budget in a pipeline.
 
     Every generation starts afresh when it sets the scheduler's timesteps, so one that an error ended leaves nothing
@@ -77,6 +101,8 @@ def apply(pipeline: Any, plan: CachePlan, budget: str | int) -> InstalledCache:
         guidance scale and, where the latents tell it, the size at every generation. The weights are not compared.
     budget : str or int
         What `CachePlan.resolve` knows. ``full`` computes every step and compares nothing.
+    may_change : bool
+        Whether `InstalledCache.change` may be called: then every computed step is kept.
 
     Returns
     -------
@@ -88,59 +114,51 @@ def apply(pipeline: Any, plan: CachePlan, budget: str | int) -> InstalledCache:
     UnknownBudgetError
         If the plan holds no such budget.
     PlanMismatchError
-        If the plan was made for something else; out of the pipeline's call, for what only a generation shows.
+        If the plan was made for something else, or for operators other than residuals and their forecasts; out of the
+        pipeline's call, for what only a generation shows.
+    PlanFormatError
+        If weights in the plan do not fit their operator.
     PipelineError
         If the pipeline has no block stack that can be found, or a cache is installed already.
     """
     entry = plan.resolve(budget)
-    transformer = _find_transformer(pipeline)
-    stack = _find_stack(transformer)
+    fills = entry.reuse(plan.provenance.operator)
+    _require_operators(entry, fills, may_change=may_change)
+    transformer = find_transformer(pipeline)
+    stack = find_stack(transformer)
     _refuse_rivals(transformer)
     compared = None if str(budget).strip() == "full" else plan
-    clock = StepClock[_Kept](pipeline, compared, frozenset(range(entry.steps[-1])) - frozenset(entry.steps))
+    looks_back = depths({fill.operator for fill in fills.values()})["residual"] > 1
+    clock = StepClock[Kept](pipeline, compared, _skipped(entry.steps), keeps_all=may_change or looks_back)
     with ExitStack() as undo:
-        clock.install(undo, operator="residual")
-        _hook_up(undo, transformer, stack, _StackCache(clock))
+        clock.install(undo)
+        _hook_up(undo, transformer, stack, StackCache(clock, fills, partial(_is_guided, pipeline)))
         return InstalledCache(clock, entry.steps, undo.pop_all())
 
 
-class _Stack(NamedTuple):
-    blocks: tuple[nn.Module, ...]
-    end: nn.Module  # the first module after them
+def _require_operators(entry: PlanEntry, fills: Mapping[int, Fill], *, may_change: bool) -> None:
+    """Refuse what a hook on the blocks cannot make: outputs and noise are the whole model's."""
+    other = sorted({fill.operator for fill in fills.values()} - set(_SERVED))
+    if other:
+        raise PlanMismatchError({"operator": (other[0], ", ".join(_SERVED))})
+    wrong = next(filter(None, (describe_wrong_weights(entry, step, fill) for step, fill in fills.items())), None)
+    if wrong:
+        raise PlanFormatError(wrong)
+    if may_change and any(fill.operator != "residual" for fill in fills.values()):
+        raise PipelineError("another path needs other forecasts: may_change is for plans of the operator residual")
 
 
-def _find_transformer(pipeline: Any) -> nn.Module:
-    transformer, scheduler = getattr(pipeline, "transformer", None), getattr(pipeline, "scheduler", None)
-    name = type(pipeline).__name__
-    if not isinstance(transformer, nn.Module) or not hasattr(scheduler, "set_timesteps"):
-        raise PipelineError(
-            f"{name} cannot be cached: looked for a `transformer` that is a torch module and a `scheduler` with "
-            f"set_timesteps; got {type(transformer).__name__} and {type(scheduler).__name__}; "
-            "give a pipeline with both, such as LattePipeline or WanPipeline"
-        )
-    if getattr(pipeline, "transformer_2", None) is not None:
-        raise PipelineError(f"{name} has a second transformer, transformer_2; a plan is for one: use a model with one")
-    return transformer
+def _is_guided(pipeline: Any, context: str | None) -> bool | None:
+    """Return whether the one call of a step holds both branches; None if the pipeline does not tell."""
+    guided, scale = (getattr(pipeline, name, None) for name in ("do_classifier_free_guidance", "guidance_scale"))
+    if isinstance(guided, bool):
+        return guided
+    # CogVideoX's scale is a number of its own; without such a context the scale may be one that the model is told
+    return scale > 1 if context == "cond_uncond" and isinstance(scale, int | float) else None
 
 
-def _find_stack(transformer: nn.Module) -> _Stack:
-    """Find the block lists, and the module that is declared, and so in diffusers runs, right after them."""
-    children = dict(transformer.named_children())
-    lists = [name for name, child in children.items() if _is_block_list(name, child)]
-    later = list(children)[list(children).index(lists[-1]) + 1 :] if lists else []
-    ends = [children[name] for name in later if not isinstance(children[name], nn.ModuleList)]
-    if not ends:
-        raise PipelineError(
-            f"{type(transformer).__name__} has no block stack: looked for torch.nn.ModuleList children whose names end "
-            f"in 'blocks' (found {lists or 'none'}), and for the first module declared after them, such as norm_out "
-            f"(found none); its children are {list(children)}; use a diffusers video transformer"
-        )
-    return _Stack(tuple(block for name in lists for block in children[name].children()), ends[0])
-
-
-def _is_block_list(name: str, child: nn.Module) -> bool:
-    # blocks over text alone, as in Kandinsky 5, come before the stack
-    return isinstance(child, nn.ModuleList) and len(child) > 0 and name.endswith("blocks") and name[:4] != "text"
+def _skipped(steps: tuple[int, ...]) -> frozenset[int]:
+    return frozenset(range(steps[-1])) - frozenset(steps)
 
 
 def _refuse_rivals(transformer: nn.Module) -> None:
@@ -151,98 +169,12 @@ def _refuse_rivals(transformer: nn.Module) -> None:
         raise PipelineError("another cache of diffusers is enabled; call pipeline.transformer.disable_cache() first")
 
 
-def _hook_up(undo: ExitStack, transformer: nn.Module, stack: _Stack, cache: _StackCache) -> None:
+def _hook_up(undo: ExitStack, transformer: nn.Module, stack: Stack, cache: StackCache) -> None:
     hooks = [(transformer, _RootHook(cache)), (stack.end, _EndHook(cache))]
     for module, hook in hooks + [(block, _BlockHook(cache)) for block in stack.blocks]:
         registry = HookRegistry.check_if_exists_or_initialize(module)
         registry.register_hook(hook, _HOOK)
         undo.callback(registry.remove_hook, _HOOK, recurse=False)
-
-
-@dataclass
-class _Kept:
-    """What a computed call leaves for the skipped steps after it."""
-
-    outputs: dict[nn.Module, Any] = field(default_factory=dict)  # by block: blanks in the shape of its output
-    residual: Tensor | None = None  # in the shape and dtype of what enters the stack
-
-
-@dataclass
-class _Call:
-    """One call of the transformer."""
-
-    branch: Branch
-    start: Tensor | None = None  # what entered the stack
-    keeps: _Kept | None = None  # filled in by a computed call before a skipped step
-    reuses: _Kept | None = None
-    end: Tensor | None = None  # what left the stack
-
-
-class _StackCache:
-    """Runs the block stack, or does its work from the residual of an earlier step."""
-
-    def __init__(self, clock: StepClock[_Kept]) -> None:
-        self._clock = clock
-        self._call: _Call | None = None
-        self._is_proved = False  # that blanks reach nothing but the end of the stack
-
-    def enter(self, context: str | None, latents: Tensor) -> None:
-        """Begin a call of the transformer; one that an error ended is forgotten."""
-        self._call = None
-        self._call = _Call(self._clock.enter(context, latents.shape))
-
-    def run_block(self, block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Run one block, or return blanks in its place."""
-        call = self._call
-        if call is None:  # someone runs a block outside the transformer
-            return forward(*args, **kwargs)
-        if call.start is None:
-            self._enter_stack(call, _hidden(block, args, kwargs))
-        if call.reuses is not None:
-            return call.reuses.outputs[block]
-        output = forward(*args, **kwargs)
-        if call.keeps is not None:
-            call.keeps.outputs[block] = _blank(output)
-        return output
-
-    def _enter_stack(self, call: _Call, hidden: Tensor) -> None:
-        kept = self._clock.kept.get(call.branch)
-        if self._clock.is_skipped and kept and kept.residual is not None and kept.residual.shape == hidden.shape:
-            call.reuses = kept
-        else:
-            self._clock.note_computed()
-            call.keeps = _Kept() if self._clock.is_next_skipped else None
-        call.start = hidden if call.keeps is None else hidden.clone()  # blocks may write into their input
-
-    def leave_stack(self, end: nn.Module, hidden: Tensor) -> Tensor:
-        """Keep the residual of a computed call, or put the sum in the place of blanks."""
-        call = self._call
-        if call is None:
-            return hidden
-        if call.start is None or call.start.shape != hidden.shape:
-            raise _bad_end(end, hidden, call.start)
-        if call.keeps is not None:
-            # Wan casts to float32 behind its last block; in the stack's own dtype nothing is lost
-            call.keeps.residual = hidden.to(call.start.dtype) - call.start
-            self._clock.kept[call.branch] = call.keeps
-        if call.reuses is not None and call.reuses.residual is not None:
-            hidden = (call.start + call.reuses.residual).to(hidden.dtype)
-        call.end = hidden
-        return hidden
-
-    def finish(self, output: Any) -> None:
-        """End a call, and see once that its output holds nothing of the blanks."""
-        call, self._call = self._call, None
-        if call is None or call.end is None:
-            raise PipelineError("the end of the block stack did not run; this transformer cannot be cached")
-        if call.reuses is None or self._is_proved or not _is_finite(call.end):
-            return
-        if not _is_finite(output):
-            raise PipelineError(
-                "the transformer uses more of its blocks' output than what enters the module after them (a second "
-                "stream, such as audio); only transformers with one stream can be cached"
-            )
-        self._is_proved = True
 
 
 class _ContextName(StateManager):  # type: ignore[misc]  # diffusers is half typed
@@ -259,12 +191,12 @@ class _ContextName(StateManager):  # type: ignore[misc]  # diffusers is half typ
 class _RootHook(ModelHook):  # type: ignore[misc]
     _is_stateful = True  # else contexts do not reach it
 
-    def __init__(self, cache: _StackCache) -> None:
+    def __init__(self, cache: StackCache) -> None:
         super().__init__()
         self._cache, self._context = cache, _ContextName()
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        self._cache.enter(self._context.name, _hidden(module, args, kwargs))
+        self._cache.enter(self._context.name, hidden_states(module, args, kwargs))
         return args, kwargs
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:
@@ -276,7 +208,7 @@ class _RootHook(ModelHook):  # type: ignore[misc]
 
 
 class _BlockHook(ModelHook):  # type: ignore[misc]
-    def __init__(self, cache: _StackCache) -> None:
+    def __init__(self, cache: StackCache) -> None:
         super().__init__()
         self._cache = cache
 
@@ -285,54 +217,9 @@ class _BlockHook(ModelHook):  # type: ignore[misc]
 
 
 class _EndHook(ModelHook):  # type: ignore[misc]
-    def __init__(self, cache: _StackCache) -> None:
+    def __init__(self, cache: StackCache) -> None:
         super().__init__()
         self._cache = cache
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        hidden = self._cache.leave_stack(module, _hidden(module, args, kwargs))
-        return (
-            (args, kwargs | {"hidden_states": hidden}) if "hidden_states" in kwargs else ((hidden, *args[1:]), kwargs)
-        )
-
-
-def _hidden(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:
-    found = kwargs.get("hidden_states", args[0] if args else None)
-    if not isinstance(found, Tensor):
-        raise PipelineError(
-            f"{type(module).__name__} got no hidden states: looked for a tensor in the argument hidden_states, or the "
-            f"first one; got {type(found).__name__}; this transformer cannot be cached"
-        )
-    return found
-
-
-def _bad_end(end: nn.Module, hidden: Tensor, start: Tensor | None) -> PipelineError:
-    entered = "no block ran before it" if start is None else f"{tuple(start.shape)} entered the first block"
-    return PipelineError(
-        f"{type(end).__name__}, declared after the block lists, got hidden states of shape {tuple(hidden.shape)}, but "
-        f"{entered}; the block stack must end there and keep the shape: this transformer cannot be cached"
-    )
-
-
-def _blank(output: Any) -> Any:
-    """Return NaN in the shape of a block's output, in the memory of one number.
-
-    Whatever a transformer does between its blocks works on it, and where it leaks to is found out by `_is_finite`.
-    """
-    if isinstance(output, Tensor):
-        return output.new_full((), math.nan if output.is_floating_point() else 0).expand(output.shape)
-    if isinstance(output, dict):
-        return {key: _blank(part) for key, part in output.items()}
-    return tuple(_blank(part) for part in output) if isinstance(output, tuple | list) else output
-
-
-def _is_finite(output: Any) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in _tensors(output))
-
-
-def _tensors(output: Any) -> Iterator[Tensor]:
-    if isinstance(output, Tensor):
-        yield output
-    elif isinstance(output, dict | tuple | list):
-        for part in output.values() if isinstance(output, dict) else output:
-            yield from _tensors(part)
+        return with_hidden_states(self._cache.leave_stack(module, hidden_states(module, args, kwargs)), args, kwargs)

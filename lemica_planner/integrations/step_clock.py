@@ -17,6 +17,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from lemica_planner.integrations.errors import PipelineError
 from lemica_planner.integrations.pipeline_facts import generation_facts, scheduler_facts
 from lemica_planner.plan import CachePlan
+from lemica_planner.sampler_time import sampler_times
+from lemica_planner.value_history import ValueHistory
 
 __all__ = ["Branch", "StepClock"]
 
@@ -44,6 +46,7 @@ class _Generation(Generic[_Kept]):
     """State of one generation; nothing of it outlives the next `set_timesteps`."""
 
     total: int
+    history: ValueHistory
     step: int = 0
     is_checked: bool = False
     is_stepped_by_copies: bool = False  # since the last step
@@ -62,14 +65,19 @@ class StepClock(Generic[_Kept]):
     plan : CachePlan or None
         What every generation is compared with; None compares nothing.
     skipped : frozenset of int
-        The steps that the plan does not compute.
+        The steps that the plan does not compute; may be set anew.
+    keeps_all : bool
+        Whether the step after each may turn out to be skipped.
     """
 
-    def __init__(self, pipeline: Any, plan: CachePlan | None, skipped: frozenset[int]) -> None:
+    def __init__(
+        self, pipeline: Any, plan: CachePlan | None, skipped: frozenset[int], *, keeps_all: bool = False
+    ) -> None:
         self._pipeline = pipeline
         self._scheduler = pipeline.scheduler
         self._plan = plan
-        self._skipped = skipped
+        self.skipped = skipped
+        self._keeps_all = keeps_all
         self._generation: _Generation[_Kept] | None = None
 
     def install(self, undo: ExitStack, **served: object) -> None:
@@ -84,18 +92,38 @@ class StepClock(Generic[_Kept]):
         return set() if self._generation is None else set(self._generation.computed)
 
     @property
+    def nbytes(self) -> int:
+        """Bytes of the residuals that are kept now; 0 before the first generation."""
+        return 0 if self._generation is None else self._generation.history.nbytes
+
+    @property
+    def step(self) -> int:
+        """The step that is running."""
+        return self._running.step
+
+    @property
+    def history(self) -> ValueHistory:
+        """The residuals of the running generation's last computed steps."""
+        return self._running.history
+
+    def planned_before(self, count: int) -> tuple[int, ...]:
+        """Return the last planned steps before the running one, at most `count`, the oldest first."""
+        planned = [step for step in range(self._running.step) if step not in self.skipped]
+        return tuple(planned[-count:])
+
+    @property
     def is_skipped(self) -> bool:
         """Whether the plan skips this step."""
-        return self._running.step in self._skipped
+        return self._running.step in self.skipped
 
     @property
     def is_next_skipped(self) -> bool:
-        """Whether the plan skips the step after this one."""
-        return self._running.step + 1 in self._skipped
+        """Whether the step after this one is skipped, or may be."""
+        return self._keeps_all or self._running.step + 1 in self.skipped
 
     @property
     def kept(self) -> dict[Branch, _Kept]:
-        """What the branches keep; emptied at every planned step, so nothing older than the last one is reused."""
+        """What the branches keep of the last planned step, at which it is emptied: who missed it computes."""
         return self._running.kept
 
     def note_computed(self) -> None:
@@ -106,6 +134,7 @@ class StepClock(Generic[_Kept]):
         """Drop what the branches keep."""
         if self._generation is not None:
             self._generation.kept.clear()
+            self._generation.history.clear()
 
     def enter(self, context: str | None, latents: Sequence[int]) -> Branch:
         """Begin a call of the transformer on latents of that shape, and name its branch.
@@ -139,7 +168,7 @@ class StepClock(Generic[_Kept]):
         self._generation = None
         total = len(self._scheduler.timesteps)
         self._require_match(num_inference_steps=total, **scheduler_facts(self._scheduler))
-        self._generation = _Generation(total)
+        self._generation = _Generation(total, ValueHistory(sampler_times(self._scheduler)))
 
     def _advance(self) -> None:
         generation = self._generation
@@ -148,7 +177,7 @@ class StepClock(Generic[_Kept]):
         generation.step += 1
         generation.calls.clear()
         generation.is_stepped_by_copies = False
-        if generation.step not in self._skipped:
+        if generation.step not in self.skipped:
             generation.kept.clear()
 
     def _note_copy(self) -> None:

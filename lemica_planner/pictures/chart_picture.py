@@ -16,7 +16,7 @@ __all__ = ["draw_chart"]
 _WIDTH = 520.0
 _LEFT, _TOP, _BOTTOM = 56.0, 52.0, 310.0  # of the plot
 _WIDEST_NAME = 110.0
-_SMALL = 13.0
+_SMALL, _LARGE = 13.0, 15.0
 _ROW = 22.0  # of the legend
 _MANY = 30  # points
 _DASHES: tuple[tuple[float, ...], ...] = ((), (7, 4), (2, 3))
@@ -44,7 +44,7 @@ class _Frame(NamedTuple):
         return Place(self.across(at), self.up(value))
 
 
-def draw_chart(chart: Chart) -> Picture:
+def draw_chart(chart: Chart, *, has_legend: bool = True) -> Picture:
     """Return the picture of a chart that has a point to draw (`Chart.drawable`).
 
     The vertical axis is logarithmic where that helps (`Chart.is_log`). Ours are thick and lie on top. With more series
@@ -58,12 +58,12 @@ def draw_chart(chart: Chart) -> Picture:
         for series, look in zip(shown.series, looks, strict=True)
     ]
     ordered = sorted(drawn, key=lambda each: not each.series.is_ours)
-    legend = list(_legend(ordered))
+    legend = list(_legend(ordered)) if has_legend else []
     marks: list[Mark] = [*_heading(chart), *_axes(frame, chart.across)]
     marks += [band for each in reversed(ordered) for band in _band(each, frame)]
     marks += [mark for each in reversed(ordered) for mark in _line(each, chart)]
     marks += [*_names(ordered, frame), *legend]
-    height = max(mark.place.y for mark in legend if isinstance(mark, Label)) + 12
+    height = max((mark.place.y for mark in legend if isinstance(mark, Label)), default=_BOTTOM + 40) + 12
     return Picture(f"{chart.title} over {chart.across}", Place(0, 0), _WIDTH, height, tuple(marks))
 
 
@@ -104,8 +104,19 @@ def _looks(series: Sequence[Series]) -> list[_Look]:
 
 
 def _heading(chart: Chart) -> Iterator[Mark]:
-    yield Label(Place(4, 18), chart.title, tone="ink", size=15, bold=True)
-    yield Label(Place(4, 37), chart.unit + (", log scale" if chart.is_log else ""), size=_SMALL)
+    """Yield title and unit; what follows the comma of a title that is too long stands beside the unit."""
+    title, unit = chart.title, chart.unit + (", log scale" if chart.is_log else "")
+    if text_width(title, _LARGE, bold=True) > _WIDTH - 8 and ", " in title:
+        title, _, rest = title.partition(", ")
+        unit = f"{rest}; {unit}"
+    yield _fitted(Label(Place(4, 18), title, tone="ink", size=_LARGE, bold=True))
+    yield _fitted(Label(Place(4, 37), unit, size=_SMALL))
+
+
+def _fitted(label: Label) -> Label:
+    """Return the label, smaller if it is wider than the picture."""
+    share = (_WIDTH - 8) / text_width(label.text, label.size, bold=label.bold)
+    return label._replace(size=label.size * share) if share < 1 else label
 
 
 def _axes(frame: _Frame, across: str) -> Iterator[Mark]:

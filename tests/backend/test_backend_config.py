@@ -31,9 +31,29 @@ def test_empty_file_means_all_defaults(load):
 
 def test_shipped_file_names_every_field_that_matters():
     given = json.loads(SHIPPED.read_text())
-    optional = {"hub_id", "hub_revision", "allow_hub", "scheduler", "size", "options"}
+    optional = {
+        "hub_id",
+        "hub_revision",
+        "allow_hub",
+        "scheduler",
+        "attention_backend",
+        "size",
+        "decode",
+        "options",
+        "devices",
+    }
     assert set(given) == set(ModelConfig.model_fields) - optional
     assert load_config(SHIPPED).defaults.num_inference_steps == 50
+
+
+def test_devices_are_named_one_by_one_or_as_a_list(load):
+    assert load({"device": "cuda:1"}).worker_devices == ("cuda:1",)
+    assert load({"devices": ["cuda:0", "cuda:1"]}).worker_devices == ("cuda:0", "cuda:1")
+    with pytest.raises(ModelLoadError, match="give device or devices, not both"):
+        load({"device": "cpu", "devices": ["cpu"]})
+    for wrong in ([], ["auto"], "cpu", ["gpu"]):
+        with pytest.raises(ModelLoadError, match="devices"):
+            load({"devices": wrong})
 
 
 def test_config_cannot_be_changed(load):

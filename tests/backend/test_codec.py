@@ -10,10 +10,10 @@ import pytest
 from lemica_backend.codec import MAX_SEED, OutputOptions, decode_requests, encode_results
 from lemica_backend.config import Limits
 from lemica_backend.errors import InvalidRequestError
-from lemica_backend.protocol import INPUTS, OUTPUTS
+from lemica_backend.protocol import OUTPUTS, STREAM_INPUTS
 from lemica_backend.types import GenerationRequest, GenerationResult
 
-DTYPES = {spec.name: spec.dtype for spec in INPUTS}
+DTYPES = {spec.name: spec.dtype for spec in STREAM_INPUTS}
 ALL_OUTPUTS = [spec.name for spec in OUTPUTS]
 
 
@@ -57,12 +57,14 @@ def test_every_field_arrives():
         priority=-3,
         client_id="me",
         file_format="gif",
+        file_encoding="base64",
+        preview_every=3,
     )
     assert set(given) == set(DTYPES)
-    batch = decode(given, timeout_us=7000)
+    batch = decode(given, timeout_us=7000, inputs=STREAM_INPUTS)
     expected = GenerationRequest("naïve 猫", "blurry", MAX_SEED, 7.5, 20, 64, 48, 16, "fast", 900, -3, "me", 7)
     assert batch.requests == [expected]
-    assert batch.options.file_formats == ("gif",)
+    assert batch.options == OutputOptions(frozenset({"info"}), ("gif",), is_base64=True, preview_every=3)
     assert all(type(value) in (str, int, float) for value in vars(batch.requests[0]).values())
 
 
@@ -75,6 +77,13 @@ def test_rows_are_requests():
     batch = decode(tensors(prompt=["a", "b"], seed=[1, 2], file_format=["gif", "webp"]))
     assert [(request.prompt, request.seed) for request in batch.requests] == [("a", 1), ("b", 2)]
     assert batch.options.file_formats == ("gif", "webp")
+
+
+def test_base64_is_for_all_rows_or_none_and_makes_no_array():
+    given = tensors(prompt=["a", "b"], file_encoding=["base64", "base64"])
+    assert decode(given, outputs=ALL_OUTPUTS).options.names == {"video_file", "info"}
+    with pytest.raises(InvalidRequestError, match="file_encoding must be the same in every row"):
+        decode(tensors(prompt=["a", "b"], file_encoding=["base64", "raw"]))
 
 
 def test_strings_may_come_as_str():

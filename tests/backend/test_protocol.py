@@ -1,5 +1,6 @@
 """The table of tensors, against the config.pbtxt that ships and against what Triton calls the types."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,10 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import np_to_triton_dtype
 
-from lemica_backend.protocol import INPUTS, OUTPUTS
+from lemica_backend.protocol import INPUTS, OUTPUTS, STREAM_INPUTS
 
-CONFIG = Path(__file__).parents[2] / "model_repository" / "latte_shapes" / "config.pbtxt"
+MODELS = Path(__file__).parents[2] / "model_repository"
+CONFIG = MODELS / "latte_shapes" / "config.pbtxt"
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,16 @@ def test_shipped_config_declares_exactly_the_table(config):
     assert [tensor.optional for tensor in config.input] == [not spec.required for spec in INPUTS]
 
 
+def test_shipped_stream_declares_the_table_of_streams(config):
+    text = (MODELS / "latte_shapes_stream" / "config.pbtxt").read_text()
+    stream = text_format.Parse(text, model_config_pb2.ModelConfig())
+    assert [as_declared(tensor) for tensor in stream.input] == [as_in_table(spec) for spec in STREAM_INPUTS]
+    assert list(stream.output) == list(config.output)
+    assert stream.model_transaction_policy.decoupled
+    assert stream.max_batch_size == 0
+    assert json.loads((MODELS / "latte_shapes_stream" / "1" / "model.json").read_text()) == {"engine": "latte_shapes"}
+
+
 def test_shipped_config_batches_without_delay_and_has_one_engine(config):
     assert config.backend == "lemica"
     assert config.max_batch_size == 4
@@ -42,7 +54,7 @@ def test_shipped_config_batches_without_delay_and_has_one_engine(config):
     ]
 
 
-@pytest.mark.parametrize("spec", [*INPUTS, *OUTPUTS], ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", [*STREAM_INPUTS, *OUTPUTS], ids=lambda spec: spec.name)
 def test_numpy_type_is_what_triton_calls_it(spec):
     name = {"TYPE_STRING": "BYTES"}.get(spec.triton_type, spec.triton_type.removeprefix("TYPE_"))
     assert np_to_triton_dtype(spec.dtype) == name

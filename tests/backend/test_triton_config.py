@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from lemica_backend.errors import ModelLoadError
-from lemica_backend.protocol import INPUTS, OUTPUTS
+from lemica_backend.protocol import INPUTS, OUTPUTS, STREAM_INPUTS
 from lemica_backend.triton_config import cache_plan, check_config, complete_config, instance_device, version_dir
+
+DECOUPLED = {"model_transaction_policy": {"decoupled": True}}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +49,13 @@ def test_bare_config_gets_everything(complete):
     assert config["dynamic_batching"] == {}
 
 
+def test_decoupled_config_gets_no_batches_and_one_input_more(complete):
+    config = complete(**DECOUPLED)
+    assert [tensor["name"] for tensor in config["input"]] == [spec.name for spec in STREAM_INPUTS]
+    assert config["max_batch_size"] == 0
+    assert "dynamic_batching" not in config
+
+
 def test_what_is_given_stays(complete):
     batching = {"max_queue_delay_microseconds": 7}
     config = complete(max_batch_size=2, dynamic_batching=batching, input=[declared("prompt")])
@@ -70,7 +79,8 @@ def test_declared_tensors_without_a_batch_size_are_served_without_batches(comple
         ({"output": [declared("video", "TYPE_FP32", (-1, -1, -1, 3))]}, "output video is declared TYPE_FP32"),
         ({"input": [declared("prompt", optional=True)]}, "input prompt must be declared optional: false"),
         ({"input": [declared("seed", "TYPE_INT64")]}, "input seed must be declared optional: true"),
-        ({"model_transaction_policy": {"decoupled": True}}, "decoupled is true"),
+        (DECOUPLED | {"max_batch_size": 2}, "max_batch_size is 2; a decoupled model takes single requests only"),
+        ({"input": [declared("preview_every", "TYPE_INT32", optional=True)]}, "unknown input 'preview_every'"),
         ({"sequence_batching": {}}, "sequence_batching is not supported"),
         ({"parameters": {"cacheplan": {"string_value": "{}"}}}, "unknown parameter 'cacheplan'; allowed is cache_plan"),
     ],

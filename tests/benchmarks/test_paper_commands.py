@@ -73,22 +73,25 @@ def test_table3_without_a_graph_says_how_to_make_one(run, tiny_b):
 
 
 def test_temporal(run, tiny_a, tmp_path):
-    found = checked(run("temporal", tiny_a, "--steps", f"7,{STEPS}", "--samples", "1"), tmp_path)
+    found = checked(run("temporal", tiny_a, "--steps", f"7,{STEPS}", "--samples", "1", "--draws", "2"), tmp_path)
     here = {row["method"]: row for row in found["rows"] if row["group"].endswith(f"at T = {STEPS}")}
     assert here["mapped"]["steps"] == here["own"]["steps"]
+    assert found["draws"] == 2
+    assert len(list((tmp_path / "work" / "graphs").iterdir())) == 2 * 2  # two draws at both lengths
     assert all(row["steps"][0][-1] == 6 for row in found["rows"] if row["group"].endswith("at T = 7"))
     assert "16 frames of 48 x 48 only" in found["notes"][0]
 
 
 def test_transfer_between_two_models(run, tiny_a, tiny_b, tmp_path):
-    found = checked(run("transfer", tiny_a, tiny_b, "--samples", "1"), tmp_path)
+    found = checked(run("transfer", tiny_a, tiny_b, "--samples", "1", "--draws", "1"), tmp_path)
     ends = {(row["method"], row["steps"][0][-1] + 1) for row in found["rows"] if row["method"].startswith("of ")}
     assert {(name.split()[1], steps) for name, steps in ends} == {("tiny_a", STEPS + 5), ("tiny_b", STEPS)}
     assert len(set(found["models"].values())) == 2
 
 
 def test_transfer_to_other_guidance_needs_one_model_only(run, tiny_a, tmp_path):
-    found = checked(run("transfer", tiny_a, "--guidance-scale", "2", "--samples", "1"), tmp_path)
+    found = checked(run("transfer", tiny_a, "--guidance-scale", "2", "--samples", "1", "--draws", "2"), tmp_path)
+    assert len(list((tmp_path / "work" / "graphs").iterdir())) == 2 * 2
     groups = {row["group"] for row in found["rows"]}
     assert groups == {
         f"plan of tiny_a (T = {STEPS}, guidance {first}) on tiny_a (T = {STEPS}, guidance {second})"

@@ -5,8 +5,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.paper.table3 import graphs_of, make_trial, rivals
-from lemica_planner import CalibrationError, InfeasibleBudgetError, PlanMismatchError, Sample, evaluate
+from benchmarks.paper.table3 import drawn_from, graphs_of, make_trial, rivals
+from lemica_planner import CalibrationError, InfeasibleBudgetError, PlanMismatchError, Sample, evaluate, solve
+from lemica_planner.calibrate import calibrate
 from lemica_planner.lazy import calibrate_lazily
 from tests.planner.toy_replayer import ToyReplayer, toy_graph, toy_provenance
 
@@ -70,7 +71,7 @@ def test_a_budget_without_a_path_is_refused(kind, operator_graph):
 
 
 def test_cases_of_a_graph_and_uniform_skipping(opened):
-    trial = make_trial(opened, {"": toy_graph(), "lazy": toy_graph()}, [4, 7])
+    trial = make_trial(opened, {"": [toy_graph()], "lazy": [toy_graph()]}, [4, 7])
     methods = ["minimax", "shortest", "lazy minimax", "lazy shortest", "uniform"]
     assert [(case.method, case.budget) for case in trial.cases] == [(name, at) for at in (4, 7) for name in methods]
     assert trial.pairs[:2] == [("minimax", "shortest"), ("lazy minimax", "lazy shortest")]
@@ -90,10 +91,29 @@ def test_a_graph_goes_to_the_model_of_its_weights(tmp_path, opened):
 def test_the_naive_graph_is_found(tmp_path, opened):
     (tmp_path / "calibration").mkdir()
     toy_graph().save(tmp_path / "calibration" / "naive.npz")
-    (graph,) = graphs_of([opened], [])[opened].values()
+    ((graph,),) = graphs_of([opened], [])[opened].values()
     np.testing.assert_array_equal(graph.weights, toy_graph().weights)
+
+
+def test_the_naive_graphs_samples_are_dealt_out_to_the_draws(tmp_path, opened):
+    samples = [Sample("a cube", seed) for seed in range(5)]
+    graph = calibrate(ToyReplayer(9), samples, max_span=4, journal=tmp_path / "journal")
+    graph.save(tmp_path / "naive.npz")
+    (drawn,) = graphs_of([opened], [], naive=tmp_path / "naive.npz", draws=2)[opened].values()
+    alone = calibrate(ToyReplayer(9), samples[1::2], max_span=4, journal=tmp_path / "journal")
+    np.testing.assert_allclose(drawn[1].weights, alone.weights, rtol=1e-6)
+    cases = {(case.method, case.budget): case for case in make_trial(opened, {"": drawn}, BUDGETS).cases}
+    own = tuple(solve(each, 5).steps for each in drawn)
+    assert tuple(entry.steps for entry in cases["minimax", 5].entries) == own
+    assert len(cases["uniform", 5].entries) == 1
+
+
+def test_more_draws_than_samples_are_refused(operator_graph):
+    for graph in (toy_graph(), operator_graph):
+        with pytest.raises(CalibrationError, match="3 draws need a naive graph of as many samples"):
+            drawn_from(graph, 3)
 
 
 def test_a_graph_of_other_guidance_is_refused(tmp_path):
     with pytest.raises(PlanMismatchError, match="guidance_scale"):
-        make_trial(toy_opened(tmp_path, guidance_scale=2.0), {"": toy_graph()}, [4])
+        make_trial(toy_opened(tmp_path, guidance_scale=2.0), {"": [toy_graph()]}, [4])

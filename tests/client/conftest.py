@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 
 import numpy as np
 import pytest
 
 from lemica_backend.triton_server import TritonServer
 from tests.client.repository import make_repository
+from tests.client.stand_in import add_stand_in
 
 CONFIG = {"max_batch_size": 8, "parameters": {"cache_plan": {"string_value": '{"plan_id": "p1", "budgets": {}}'}}}
 INFO = {
@@ -24,26 +26,31 @@ INFO = {
 
 
 class FakeTransport:
-    """Answers at once and remembers what it was asked; `raises` is raised by every call."""
+    """Answers at once and remembers what it was asked; `raises` is raised by every call, `failing` by one each."""
 
-    def __init__(self, *, config=CONFIG, info=INFO, ready=(True,), raises=None):
+    can_stream_frames = True
+
+    def __init__(self, *, config=CONFIG, info=INFO, ready=(True,), raises=None, failing=()):
         self.config, self.info, self.ready, self.raises = config, info, list(ready), raises
+        self.failing, self.pauses_s = list(failing), []
         self.requests, self.config_reads, self.is_closed = [], 0, False
 
-    def is_ready(self, model, timeout_s):
+    async def is_ready(self, model, timeout_s):
         answer = self.ready.pop(0) if len(self.ready) > 1 else self.ready[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    def model_config(self, model, timeout_s):
+    async def model_config(self, model, timeout_s):
         self.config_reads += 1
         if self.raises:
             raise self.raises
         return self.config
 
-    def infer(self, model, inputs, outputs, timeout_s):
+    async def infer(self, model, inputs, outputs, timeout_s, regions):
         self.requests.append((model, {tensor.name: tensor for tensor in inputs}, outputs, timeout_s))
+        if self.failing:
+            raise self.failing.pop(0)
         info = self.info if isinstance(self.info, str) else json.dumps(self.info)
         answers = {
             "video": np.arange(4 * 6 * 8 * 3, dtype=np.uint8).reshape(4, 6, 8, 3),
@@ -53,7 +60,11 @@ class FakeTransport:
         is_batched = self.config.get("max_batch_size", 0) > 0
         return {name: answers[name][None] if is_batched else answers[name] for name in outputs}
 
-    def close(self):
+    async def sleep(self, seconds):
+        self.pauses_s.append(seconds)
+        time.sleep(min(seconds, 0.05))
+
+    async def close(self):
         self.is_closed = True
 
 
@@ -77,6 +88,42 @@ def server(tmp_path_factory):
     with TritonServer(repository, log=folder / "server.log") as server:
         server.wait_ready(timeout_s=180)
         yield server
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory):
+    """A real server with the stand-in streaming model `toy_stream` and the large unary model `large`."""
+    folder = tmp_path_factory.mktemp("stand_in")
+    add_stand_in(folder / "models", "toy_stream", program="stand_in_model.py", is_decoupled=True)
+    add_stand_in(folder / "models", "toy", program="large_model.py", is_decoupled=False)
+    add_stand_in(folder / "models", "latte_like", program="large_model.py", is_decoupled=False)
+    add_stand_in(folder / "models", "large", program="large_model.py", is_decoupled=False)
+    with TritonServer(folder / "models", log=folder / "server.log") as server:
+        server.wait_ready(timeout_s=180)
+        yield server
+
+
+@pytest.fixture(params=["grpc", "http"])
+def stand_in_url(request, stand_in):
+    return f"grpc://{stand_in.grpc_url}" if request.param == "grpc" else f"http://{stand_in.http_url}"
+
+
+@pytest.fixture
+def ends(stand_in):
+    """Return the lines that the stand-in wrote since the test began, as soon as there is one at least."""
+    log = stand_in.model_repository / "toy_stream" / "ends.log"
+    before = len(log.read_text().splitlines()) if log.exists() else 0
+
+    def read():
+        give_up_at = time.monotonic() + 60
+        while time.monotonic() < give_up_at:
+            lines = log.read_text().splitlines()[before:] if log.exists() else []
+            if lines:
+                return lines
+            time.sleep(0.05)
+        return []
+
+    return read
 
 
 @pytest.fixture(params=["grpc", "http"])

@@ -1,7 +1,11 @@
 """The command line, without a server: what it prints, what it exits with, and the commands of other packages."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -78,6 +82,39 @@ def test_generate_sends_what_was_given_and_asks_for_the_file_only(transport):
     }
     assert (model, outputs) == ("other", ["video_file", "info"])
     assert 8 < timeout_s <= 9
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("has_stream", [True, False])
+def test_a_terminal_shows_the_steps_if_the_server_streams(stand_in_url, tmp_path, has_stream):
+    arguments = ["generate", "x", "--url", stand_in_url, "--num-inference-steps", "6", "-o", "x.gif"]
+    model = "toy" if has_stream else "latte_like"
+    program = [sys.executable, "-m", "lemica_client", *arguments, "--model", model]
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "120"}
+    done = subprocess.run(
+        program, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("6/6" in done.stderr, (tmp_path / "x.gif").exists()) == (has_stream, True)
+
+
+@pytest.mark.server
+def test_ctrl_c_stops_a_streamed_request_on_the_server(stand_in_url, tmp_path, ends):
+    program = [sys.executable, "-m", "lemica_client", "generate", "x", "--url", stand_in_url, "--model", "toy"]
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm"}
+    with subprocess.Popen(
+        [*program, "--num-inference-steps", "3000"], cwd=tmp_path, env=environment, stderr=subprocess.PIPE
+    ) as process:
+        seen = b""
+        while b"/3000" not in seen:
+            piece = os.read(process.stderr.fileno(), 4096)
+            assert piece, seen
+            seen += piece
+        os.kill(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert ends() == ["cancelled"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_that_was_never_measured_is_said_so(transport):
@@ -211,3 +248,11 @@ def test_our_own_commands_win(plug_in, transport):
 
 def test_an_unknown_command_is_a_usage_error():
     assert run("nonsense").exit_code == 2
+
+
+def test_ui_without_gradio_names_the_extra(transport, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "lemica_client.ui", raising=False)
+    done = run("ui")
+    assert done.exit_code == 1
+    assert re.fullmatch(r"error: lemica ui needs gradio: .*pip install 'lemica\[ui\]'\)\n", done.stderr)

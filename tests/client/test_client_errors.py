@@ -1,10 +1,17 @@
-"""Which error a status becomes: by its code, never by its text."""
+"""Which error a status becomes: by its code, never by its words."""
 
 import grpc
 import pytest
 
 from lemica_client import errors
-from lemica_client.errors import GRPC_ERRORS, HTTP_ERRORS, LemicaClientError, ServerError, error_from_status
+from lemica_client.errors import (
+    GRPC_ERRORS,
+    HTTP_ERRORS,
+    LemicaClientError,
+    ServerError,
+    ServerUnavailableError,
+    error_from_status,
+)
 
 
 @pytest.mark.parametrize("code", list(grpc.StatusCode))
@@ -35,10 +42,26 @@ def test_both_protocols_agree(http, code):
     assert type(error_from_status(http, "")) is type(error_from_status(f"StatusCode.{code}", ""))
 
 
-@pytest.mark.parametrize("text", ["Deadline Exceeded", "unknown model", "connection refused", "INVALID_ARGUMENT"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Deadline Exceeded",
+        "unknown model",
+        "connection refused",
+        "INVALID_ARGUMENT",
+        "is INVALID_ARGUMENT: no",
+        "x: y",
+    ],
+)
 @pytest.mark.parametrize("status", [None, "", "StatusCode.INTERNAL", "500", "418"])
-def test_the_text_decides_nothing(status, text):
+def test_words_decide_nothing(status, text):
     assert type(error_from_status(status, text)) is ServerError
+
+
+@pytest.mark.parametrize("status", [None, "", "200", "StatusCode.INTERNAL"])
+def test_a_code_in_front_of_the_words_decides(status):
+    error = error_from_status(status, "UNAVAILABLE: the queue is full: 8")
+    assert (type(error), str(error)) == (ServerUnavailableError, "the queue is full: 8")
 
 
 def test_the_tree_in_the_docstring_is_the_tree():

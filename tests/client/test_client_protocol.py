@@ -82,7 +82,7 @@ def _server_table(specs):
 
 
 def test_client_and_server_agree_on_the_tensors():
-    assert _server_table(server.INPUTS) == protocol.INPUT_TYPES
+    assert _server_table(server.STREAM_INPUTS) == protocol.INPUT_TYPES
     assert _server_table(server.OUTPUTS) == protocol.OUTPUT_TYPES
-    assert all(spec.dims == (1,) for spec in server.INPUTS)
+    assert all(spec.dims == (1,) for spec in server.STREAM_INPUTS)
     assert FILE_FORMATS == server.FILE_FORMATS

@@ -23,6 +23,7 @@ from lemica_client import (
     RequestTimeoutError,
     ServerUnavailableError,
 )
+from tests.client.ctrl_c import press_ctrl_c
 from tests.client.repository import FAST_STEPS, NUM_STEPS
 
 pytestmark = pytest.mark.server
@@ -198,10 +199,6 @@ def test_close_cancels_what_other_threads_wait_for(server, grpc_client):
         with pytest.raises(RequestCancelledError):
             waiting.result(60)
     assert_server_is_free(grpc_client, held_ms)
-
-
-def press_ctrl_c():
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
 
 def test_ctrl_c_cancels_the_request_and_leaves_the_client_usable(server, grpc_client):

@@ -5,7 +5,9 @@ import sys
 import pytest
 
 from lemica_client import ClientClosedError, InvalidRequestError, MissingDependencyError, ServerUnavailableError
-from lemica_client.transport import Address, open_transport, parse_url
+from lemica_client.client import _run
+from lemica_client.connection import Address, Connection, parse_url
+from lemica_client.transport import open_transport
 
 
 @pytest.mark.parametrize(
@@ -17,6 +19,8 @@ from lemica_client.transport import Address, open_transport, parse_url
         ("localhost:8001", Address("grpc", "localhost:8001")),
         ("[::1]:8001", Address("grpc", "[::1]:8001")),
         ("GRPC://127.0.0.1:8001", Address("grpc", "127.0.0.1:8001")),
+        ("grpcs://triton.example:8001", Address("grpc", "triton.example:8001", is_tls=True)),
+        ("https://localhost:8000/", Address("http", "localhost:8000", is_tls=True)),
     ],
 )
 def test_a_url_names_protocol_host_and_port(url, address):
@@ -30,7 +34,7 @@ def test_a_url_names_protocol_host_and_port(url, address):
         "localhost",
         "grpc://localhost",
         "grpc://:8001",
-        "https://localhost:8000",
+        "grpcss://localhost:8000",
         "ftp://localhost:21",
         "http://localhost:8000/v2",
         "http://localhost:8000?x=1",
@@ -54,27 +58,28 @@ def test_a_missing_tritonclient_names_the_extra(url, monkeypatch):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tritonclient", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'lemica\[client\]'"):
-        open_transport(url)
+        open_transport(Connection(parse_url(url)))
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_nobody_listening_is_unavailable(scheme, unused_port):
-    transport = open_transport(f"{scheme}://127.0.0.1:{unused_port}")
+    transport = open_transport(Connection(parse_url(f"{scheme}://127.0.0.1:{unused_port}")))
     try:
         with pytest.raises(ServerUnavailableError) as caught:
-            transport.model_config("latte_shapes", timeout_s=10)
+            _run(transport.model_config("latte_shapes", timeout_s=10))
         assert caught.value.__cause__ is not None
+        assert not caught.value.may_be_running
     finally:
-        transport.close()
+        _run(transport.close())
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
 def test_a_closed_transport_refuses(scheme, unused_port):
-    transport = open_transport(f"{scheme}://127.0.0.1:{unused_port}")
-    transport.close()
-    transport.close()
+    transport = open_transport(Connection(parse_url(f"{scheme}://127.0.0.1:{unused_port}")))
+    _run(transport.close())
+    _run(transport.close())
     for call in (transport.is_ready, transport.model_config):
         with pytest.raises(ClientClosedError):
-            call("latte_shapes", 1.0)
+            _run(call("latte_shapes", 1.0))
     with pytest.raises(ClientClosedError):
-        transport.infer("latte_shapes", [], ["info"], 1.0)
+        _run(transport.infer("latte_shapes", [], ["info"], 1.0, {}))

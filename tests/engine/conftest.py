@@ -4,7 +4,9 @@ from diffusers import LattePipeline
 from lemica_backend.config import ModelConfig
 from lemica_backend.engine import Engine
 from lemica_backend.models.latte import LatteModel
+from lemica_backend.profile import Profile
 from lemica_planner import CachePlan, Provenance
+from tests.engine.believing import Held, alone, config_of
 from tests.tiny_latte import build_tiny_latte
 
 STEPS = 6
@@ -58,3 +60,24 @@ def engine(model, config, plan):
     engine = Engine(model, config, plan)
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def make_engine(model, plan):
+    engines = []
+
+    def make(cost=None, *, plan=plan, model=model, sizes=None, watcher=None, **sections):
+        profile = Profile(cost or alone(), sizes or {})
+        engines.append(Engine(model, config_of(**sections), plan, profile=profile, watcher=watcher))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
+@pytest.fixture
+def held(model):
+    held = Held(model)
+    yield held
+    held.released.set()

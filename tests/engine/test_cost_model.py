@@ -157,6 +157,14 @@ def test_a_number_of_rows_never_tried_is_tried_until_it_is_known():
     assert not made.is_worth_sharing([Work("compute", 2)], Work("compute", 2), gaining=100)
 
 
+@pytest.mark.parametrize(
+    ("two", "gaining", "tries"), [(1.7, 1, False), (1.7, 50, True), (1.2, 3, True), (2.0, 50, False)]
+)
+def test_more_than_two_try_only_where_two_are_known_to_gain(two, gaining, tries):
+    made = model({2: 1.0, 4: two})
+    assert made.is_worth_sharing([Work("compute", 2)] * 2, Work("compute", 2), gaining=gaining) is tries
+
+
 def test_slowdowns_end_where_one_more_request_does_not_pay_or_at_the_limit():
     made = model({2: 1.0, 4: 1.2, 6: 1.4, 8: 2.4})
     assert made.slowdowns(2, 8) == pytest.approx((1.0, 1.2, 1.4))

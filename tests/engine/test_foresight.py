@@ -64,3 +64,15 @@ def test_clients_take_turns_as_they_will():
 
 def test_nothing_to_do_is_nothing_to_foresee():
     assert predicted([], Clockwork()) == {}
+
+
+@pytest.mark.parametrize(
+    ("cost", "finished"),
+    [(LINEAR, [2.0, 2.0, 4.0, 4.0, 6.0]), (FLAT, [2.2, 2.2, 2.2, 2.2, 4.2])],
+)
+def test_lanes_go_on_at_once_and_share_as_one_does(cost, finished):
+    clockwork = Clockwork("fcfs", known_cost(cost))
+    ranking = Ranking("fcfs", 0.2, 0.1)
+    standings = [each.standing(clockwork.cost) for each in requests_of([("CC", 0)] * 5)]
+    found = foresee(standings, ranking, Shares({}, 0.0), slowdowns=clockwork.cost.slowdowns(ROWS, 2), now=0.0, lanes=2)
+    assert [found[number] for number in range(5)] == pytest.approx(finished)

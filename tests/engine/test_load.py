@@ -6,9 +6,13 @@ import shutil
 import pytest
 
 from lemica_backend.config import ModelConfig
+from lemica_backend.cost_model import CostModel
 from lemica_backend.engine import load_engine
 from lemica_backend.errors import ModelLoadError
-from lemica_planner import CachePlan, PlanEntry
+from lemica_backend.opening import facts_of, open_model
+from lemica_backend.plan_check import require_fit
+from lemica_backend.profile import Profile
+from lemica_planner import CachePlan, PlanEntry, PlanMismatchError
 
 
 @pytest.fixture
@@ -40,7 +44,7 @@ def test_a_torn_file(model_dir, file):
     path = model_dir / "weights" / file
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ModelLoadError, match="cannot load"):
-        load_engine(model_dir, ModelConfig(), None)
+        open_model(model_dir, ModelConfig())
 
 
 def test_a_plan_that_is_no_plan(model_dir):
@@ -82,6 +86,13 @@ def test_a_default_budget_that_the_plan_lacks(model_dir, plan, with_plan, budget
         load_engine(model_dir, config, plan.to_json() if with_plan else None)
 
 
+def test_what_a_worker_finds_broken_is_told_to_whoever_loads(model_dir):
+    path = model_dir / "weights/transformer/config.json"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ModelLoadError, match="cannot load"):
+        load_engine(model_dir, ModelConfig(), None)
+
+
 def test_another_text_encoder_is_another_model(model_dir, plan):
     path = model_dir / "weights/text_encoder/model.safetensors"
     data = bytearray(path.read_bytes())
@@ -94,7 +105,9 @@ def test_another_text_encoder_is_another_model(model_dir, plan):
 @pytest.mark.parametrize(
     "change", [{"weights_hash": "0" * 64}, {"scheduler": "EulerDiscreteScheduler"}, {"num_frames": 8}, {"height": 64}]
 )
-def test_a_plan_of_another_model_names_what_differs(model_dir, plan, change):
+def test_a_plan_of_another_model_names_what_differs(model, plan, change):
     foreign = dataclasses.replace(plan, provenance=dataclasses.replace(plan.provenance, **change))
-    with pytest.raises(ModelLoadError, match=next(iter(change))):
-        load_engine(model_dir, ModelConfig(), CachePlan.from_json(foreign.to_json()).to_json())
+    facts = facts_of(model, ModelConfig(), plan, Profile(CostModel()))
+    require_fit(plan, facts)
+    with pytest.raises(PlanMismatchError, match=next(iter(change))):
+        require_fit(CachePlan.from_json(foreign.to_json()), facts)

@@ -16,6 +16,7 @@ from lemica_backend.errors import InvalidRequestError, ModelLoadError
 from lemica_backend.job import start_job
 from lemica_backend.models import resample
 from lemica_backend.noise import to_noise, to_output
+from lemica_backend.opening import open_model
 from lemica_backend.planned import plan_request
 from lemica_backend.replay import EngineReplayer
 from lemica_backend.sampler_time import sampler_times
@@ -118,10 +119,9 @@ def test_the_engine_serves_the_choice_and_refuses_plans_for_another(weights, pla
     served = {"weights": str(weights), "scheduler": {"class": "UniPCMultistepScheduler"}}
     served["defaults"] = {"num_inference_steps": STEPS}
     config = ModelConfig.model_validate(served)
-    engine = load_engine(weights.parent, config, None)
-    assert engine.model.info.scheduler == "UniPCMultistepScheduler"
-    provenance = EngineReplayer(engine.model, config, "tiny").provenance()
-    engine.close()
+    chosen = open_model(weights.parent, config)
+    assert chosen.info.scheduler == "UniPCMultistepScheduler"
+    provenance = EngineReplayer(chosen, config, "tiny").provenance()
     load_engine(weights.parent, config, CachePlan.from_steps(provenance, {3: (0, 2, 5)}).to_json()).close()
     with pytest.raises(ModelLoadError, match=r"scheduler: plan 'DDIMScheduler', served 'UniPCMultistepScheduler'"):
         load_engine(weights.parent, config, plan.to_json())

@@ -9,64 +9,16 @@ import pytest
 import torch
 
 from lemica_backend.caller import Caller, Submission
-from lemica_backend.config import ModelConfig
 from lemica_backend.cost_model import CostModel, Work
 from lemica_backend.denoise import denoise
-from lemica_backend.engine import Engine, load_engine
 from lemica_backend.errors import DeadlineExceededError, EngineUnavailableError, InvalidRequestError
 from lemica_backend.job import start_job
 from lemica_backend.planned import plan_request
-from lemica_backend.profile import Profile, measure_profile
+from lemica_backend.profile import Profile
 from lemica_backend.session import Session
-from lemica_backend.types import GenerationRequest
-from lemica_planner import CachePlan, PlanEntry
-
-STEPS = 6
-
-
-class Told(CostModel):
-    """Believes what it was told, whatever it measures: a computed step takes a second, sharing pays or not."""
-
-    def __init__(self, seconds_of_rows):
-        super().__init__()
-        for _ in range(3):
-            for rows, seconds in seconds_of_rows.items():
-                super().observe([Work("compute", rows)], seconds)
-                super().observe([Work("residual", rows)], seconds / 1000)
-
-    def observe(self, works, seconds):
-        pass
-
-
-def alone():
-    return Told({1: 0.5, 2: 1.0, 4: 2.0, 8: 4.0})
-
-
-def shared():
-    return Told({1: 0.9, 2: 1.0, 4: 1.1, 8: 1.2})
-
-
-def config_of(**sections):
-    defaults = {"num_inference_steps": STEPS, "guidance_scale": 4.0}
-    return ModelConfig.model_validate({"defaults": defaults} | sections)
-
-
-@pytest.fixture
-def make_engine(model, plan):
-    engines = []
-
-    def make(cost=None, *, plan=plan, model=model, sizes=None, watcher=None, **sections):
-        profile = Profile(cost or alone(), sizes or {})
-        engines.append(Engine(model, config_of(**sections), plan, profile=profile, watcher=watcher))
-        return engines[-1]
-
-    yield make
-    for engine in engines:
-        engine.close()
-
-
-def request(prompt="a cat", **options):
-    return GenerationRequest(prompt, **{"seed": 1, **options})
+from lemica_backend.watch import NoWatcher
+from lemica_planner import PlanEntry
+from tests.engine.believing import STEPS, Answers, alone, config_of, request, shared
 
 
 def test_a_deadline_that_cannot_be_met_is_refused_with_the_earliest_that_can(make_engine):
@@ -99,53 +51,6 @@ def test_a_range_gets_the_largest_budget_that_meets_the_deadline(make_engine, de
 def test_the_floor_is_what_a_refusal_speaks_of(make_engine):
     with pytest.raises(EngineUnavailableError, match=r"budget 'fast\.\.full' can meet is 33\d\d:"):
         make_engine().submit(request(budget="fast..full", deadline_ms=1000), on_done=print)
-
-
-class Held:
-    """A model that waits at one of its stems until it is released, and then runs."""
-
-    def __init__(self, model):
-        self._model = model
-        self.stems_before = 0
-        self.released = threading.Event()
-        self.reached = threading.Event()
-
-    def __getattr__(self, name):
-        return getattr(self._model, name)
-
-    def stem(self, *inputs):
-        self.stems_before -= 1
-        if self.stems_before < 0:
-            self.reached.set()
-            assert self.released.wait(60)
-        return self._model.stem(*inputs)
-
-
-@pytest.fixture
-def held(model):
-    held = Held(model)
-    yield held
-    held.released.set()
-
-
-class Answers:
-    def __init__(self):
-        self.outcomes = {}
-        self._changed = threading.Condition()
-
-    def of(self, name):
-        def take(outcome):
-            with self._changed:
-                assert name not in self.outcomes
-                self.outcomes[name] = outcome
-                self._changed.notify_all()
-
-        return take
-
-    def wait(self, count):
-        with self._changed:
-            assert self._changed.wait_for(lambda: len(self.outcomes) >= count, 60)
-        return self.outcomes
 
 
 def test_the_queue_counts_and_load_moves_a_range_towards_its_floor(make_engine, held):
@@ -256,12 +161,12 @@ def test_what_watchers_and_callers_raise_ends_nothing(make_engine):
     assert done.wait(60)
 
 
-class Notes:
+class Notes(NoWatcher):
     def __init__(self):
         self.ticks, self.answers = [], []
 
-    def ticked(self, works, seconds):
-        self.ticks.append((works, seconds))
+    def ticked(self, ticked):
+        self.ticks.append((list(ticked.works), ticked.seconds))
 
     def answered(self, answered):
         self.answers.append(answered)
@@ -275,9 +180,8 @@ def test_a_watcher_hears_of_every_tick_and_every_answer(make_engine):
     assert [works for works, _ in notes.ticks] == [
         [Work("compute" if step in (0, 2, 5) else "residual", 2)] for step in range(STEPS)
     ]
-    assert notes.answers[0].outcome is result
     info = result.info
-    assert notes.answers[0].eta_ms == pytest.approx(info["eta_ms"], abs=0.01)
+    assert notes.answers[0].eta_s * 1e3 == pytest.approx(info["eta_ms"], abs=0.01)
     assert info["eta_error_ms"] == pytest.approx(info["timings_ms"]["total"] - info["eta_ms"], abs=0.01)
 
 
@@ -369,115 +273,3 @@ def test_an_answer_is_given_once(model, config, plan):
     assert session.drop_if_unwanted()
     session.fail(EngineUnavailableError("the engine stopped"))
     assert [type(outcome) for outcome in outcomes] == [DeadlineExceededError]
-
-
-OPERATORS = [
-    *["residual", "residual-linear", "residual-quadratic", "output", "output-linear", "output-quadratic"],
-    *["noise", "noise-linear"],
-]
-
-
-@pytest.mark.parametrize("guidance_scale", [4.0, 1.0])
-@pytest.mark.parametrize("operator", OPERATORS)
-def test_what_is_reserved_for_a_cache_is_exactly_what_it_comes_to_hold(model, plan, operator, guidance_scale):
-    """Sizes are measured with the default guidance; a request without guidance has one branch."""
-    provenance = dataclasses.replace(plan.provenance, operator=operator, guidance_scale=None)
-    plan = CachePlan.from_steps(provenance, {4: (0, 1, 3, 5), 2: (0, 5)})
-    config = config_of(scheduling={"warm_up_s": 0}, limits={"cache_bytes": 10**9})
-    profile = measure_profile(model, config, plan)
-    engine = Engine(model, config, plan, profile=profile)
-    for budget in ("4", "2", "full", "2..4"):
-        asked, held, done = request(budget=budget, guidance_scale=guidance_scale), [], threading.Event()
-        engine.submit(
-            asked,
-            on_done=lambda outcome, done=done: done.set(),
-            on_step=lambda _, held=held: held.append(engine.load()),
-        )
-        assert done.wait(60)
-        planned = plan_request(asked, info=model.info, config=config, plan=plan)
-        assert max(load.cached_bytes for load in held) == profile.cache_bytes(planned)
-        assert {load.reserved_bytes for load in held} == {profile.cache_bytes(planned)}
-    engine.close()
-
-
-def test_operators_that_keep_different_states_are_counted_together(model, plan):
-    """A path of this plan keeps two residuals of each branch and one output; another one the output alone."""
-    provenance = dataclasses.replace(plan.provenance, guidance_scale=None)
-    mixed = PlanEntry((0, 1, 3, 5), operators=("output", "residual-linear", "output"))
-    entries = {4: mixed, 3: PlanEntry((0, 2, 5), operators=("output", "output"))}
-    plan = CachePlan(provenance=provenance, entries=entries, names={})
-    config = config_of(scheduling={"warm_up_s": 0}, limits={"cache_bytes": 10**9})
-    profile = measure_profile(model, config, plan)
-    residual, output = profile.value_bytes["residual"], profile.value_bytes["output"]
-    engine = Engine(model, config, plan, profile=profile)
-    for budget, guidance_scale, expected in (
-        ("4", 4.0, 4 * residual + output),
-        ("4", 1.0, 2 * residual + output),
-        ("3", 4.0, output),
-        ("3..4", 4.0, 4 * residual + output),
-        ("3..3", 4.0, output),
-    ):
-        held, answers = [], Answers()
-        asked = request(budget=budget, guidance_scale=guidance_scale)
-        engine.submit(asked, on_done=answers.of("it"), on_step=lambda _, held=held: held.append(engine.load()))
-        assert answers.wait(1)["it"].info["chosen_budget"] in (3, 4)
-        assert max(load.cached_bytes for load in held) == expected
-        assert {load.reserved_bytes for load in held} == {expected}
-    engine.close()
-
-
-def test_caches_of_all_started_requests_stay_within_the_limit(make_engine, held):
-    one = 2 * 16 * 36 * 24 * 4  # branches, frames, patches, width, float32
-    limits = {"cache_bytes": 2 * one, "max_active": 8}
-    loads, answers = [], Answers()
-    engine = make_engine(shared(), model=held, sizes={"residual": one // 2}, limits=limits)
-    for number in range(6):
-        engine.submit(
-            request(budget="slow", seed=number),
-            on_done=answers.of(number),
-            on_step=lambda progress: loads.append(engine.load()),
-        )
-    held.released.set()
-    answers.wait(6)
-    assert max(load.cached_bytes for load in loads) == 2 * one
-    assert max(load.reserved_bytes for load in loads) == 2 * one
-    assert {load.cache_limit_bytes for load in loads} == {2 * one}
-
-
-def test_a_cache_that_never_fits_is_refused_with_both_sizes(make_engine):
-    engine = make_engine(sizes={"residual": 600}, limits={"cache_bytes": 1000})
-    with pytest.raises(InvalidRequestError, match=r"1200 bytes; this server allows 1000"):
-        engine.submit(request(budget="slow"), on_done=print)
-    assert engine.generate(request(budget="full")).info["chosen_budget"] == STEPS
-
-
-def test_a_loaded_engine_knows_costs_and_sizes(weights, plan):
-    engine = load_engine(weights.parent, config_of(), plan.to_json())
-    assert engine.generate(request(budget="fast")).info["eta_ms"] > 0
-    engine.close()
-
-
-def test_measuring_at_load_stops_at_max_active_and_can_be_left_out(model, plan):
-    cost = measure_profile(model, config_of(limits={"max_active": 2}, scheduling={"warm_up_s": 60}), plan).cost
-    per_row = [cost.seconds(Work("compute", rows)) for rows in (2, 4, 8)]
-    assert per_row[2] >= 2 * per_row[1]  # no more than a guess
-    assert cost.seconds(Work("decode", 1)) > 0
-    assert cost.seconds(Work("residual", 2)) < cost.seconds(Work("compute", 2))
-    assert not measure_profile(model, config_of(scheduling={"warm_up_s": 0}), plan).cost.is_ready
-
-
-def test_however_short_the_measuring_is_decoding_is_known(model, plan):
-    cost = measure_profile(model, config_of(scheduling={"warm_up_s": 1e-6}), plan).cost
-    assert cost.seconds(Work("decode", 1)) > 0
-    assert cost.seconds(Work("residual", 2)) != cost.seconds(Work("compute", 2))
-
-
-def test_a_model_that_fails_while_it_is_measured_is_served_all_the_same(model, caplog):
-    class Broken(Held):
-        def blocks(self, *inputs):
-            raise RuntimeError("broken on purpose")
-
-    broken = Broken(model)
-    broken.released.set()
-    assert not measure_profile(broken, config_of(), None).cost.is_ready
-    assert "broken on purpose" in caplog.text

@@ -19,7 +19,7 @@ from lemica_backend.planned import plan_request
 from lemica_backend.profile import Profile
 from lemica_backend.types import GenerationRequest, GenerationResult
 from lemica_planner import CachePlan, PlanEntry
-from tests.engine.test_scheduling_engine import Told
+from tests.engine.believing import Told
 
 STEPS = 7
 PATHS = {2: (0, 6), 3: (0, 3, 6), 4: (0, 2, 4, 6), 5: (0, 1, 2, 4, 6), 6: (0, 1, 2, 3, 4, 6)}

@@ -15,7 +15,7 @@ from diffusers import (
     HeunDiscreteScheduler,
 )
 
-from lemica_backend.config import Family, SchedulerConfig, Size
+from lemica_backend.config import PIPELINE, Family, SchedulerConfig, Size
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.models import FAMILIES as ADAPTERS
 from lemica_backend.models import load_model, resample
@@ -36,7 +36,7 @@ def open_folder(folder, family=None, **options):
 
 
 def test_every_family_of_model_json_has_an_adapter_and_is_tried():
-    assert get_args(Family) == tuple(ADAPTERS)
+    assert get_args(Family) == (*ADAPTERS, PIPELINE)
     assert set(ADAPTERS) == {tiny.family for tiny in FAMILIES.values()}
 
 

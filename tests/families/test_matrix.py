@@ -75,7 +75,7 @@ def test_a_request_that_is_cancelled_on_the_way_leaves_nothing(family, engine, m
         held.append(engine.cached_bytes())
         return held[-1] > 0 and len(held) > 3
 
-    monkeypatch.setattr("lemica_backend.session.start_job", start)
+    monkeypatch.setattr("lemica_backend.local_worker.start_job", start)
     engine.submit(GenerationRequest(LONG, seed=8, budget="3"), on_done=answer.set_result, is_cancelled=is_gone)
     assert isinstance(answer.result(60), RequestCancelledError)
     assert held[-1] > 0  # residuals, when it was cancelled

@@ -15,6 +15,7 @@ from lemica_backend.errors import ModelLoadError
 from lemica_backend.models.open_sora import OpenSoraPipeline, VideoSettings, __main__, read_official
 from lemica_backend.models.open_sora.transformer import STDiT3
 from lemica_backend.models.open_sora.vae import OpenSoraVAE
+from lemica_backend.opening import open_model
 from tests.open_sora import reference
 from tests.tiny_open_sora import TRANSFORMER, VAE, make_tiny_open_sora
 
@@ -83,11 +84,10 @@ def test_weights_are_read_in_the_precision_asked_for(weights):
 
 
 def test_bfloat16_is_near_float32_and_float16_is_refused(model_dir, model):
-    engine = load_engine(model_dir, CONFIG.model_copy(update={"dtype": "bfloat16"}), None)
-    engine.close()
+    coarse = open_model(model_dir, CONFIG.model_copy(update={"dtype": "bfloat16"}))
     noise, timesteps = model.initial_noise(0)[None], torch.tensor([500.0])
     outputs = []
-    for each in (model, engine.model):
+    for each in (model, coarse):
         with torch.inference_mode():
             stem = each.stem(noise, timesteps)
             texts = [each.encode_text("a cat", "", ("cond",))["cond"]]
@@ -95,7 +95,7 @@ def test_bfloat16_is_near_float32_and_float16_is_refused(model_dir, model):
     assert outputs[1].dtype == torch.float32
     assert 0 < (outputs[0] - outputs[1]).abs().mean() < 0.03 * outputs[0].abs().mean()
     with pytest.raises(ModelLoadError, match="float16"):
-        load_engine(model_dir, CONFIG.model_copy(update={"dtype": "float16"}), None)
+        open_model(model_dir, CONFIG.model_copy(update={"dtype": "float16"}))
 
 
 def test_the_published_files_become_the_same_pipeline(official, pipeline, tmp_path):
@@ -152,7 +152,7 @@ def edit_index(model_dir, **changes):
 def test_an_index_that_cannot_be_served_is_named(model_dir, changes, says):
     edit_index(model_dir, **changes)
     with pytest.raises(ModelLoadError, match=says):
-        load_engine(model_dir, CONFIG, None)
+        open_model(model_dir, CONFIG)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -160,7 +160,7 @@ def test_a_torn_file(model_dir, part):
     path = next((model_dir / "weights" / part).glob("*.safetensors"))
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ModelLoadError, match="cannot load"):
-        load_engine(model_dir, CONFIG, None)
+        open_model(model_dir, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_a_tensor_too_few_is_not_made_up(model_dir, part, name):
     del tensors[name]
     save_file(tensors, path, {"format": "pt"})
     with pytest.raises(ModelLoadError, match=name):
-        load_engine(model_dir, CONFIG, None)
+        open_model(model_dir, CONFIG)
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -182,7 +182,7 @@ def test_weights_that_are_no_safetensors_are_not_read(model_dir, part):
     torch.save(load_file(path), path.with_suffix(".bin"))
     path.unlink()
     with pytest.raises(ModelLoadError, match="cannot load"):
-        load_engine(model_dir, CONFIG, None)
+        open_model(model_dir, CONFIG)
 
 
 def test_a_folder_served_at_another_size_refuses_the_plan(model_dir, plan):

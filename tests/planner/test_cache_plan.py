@@ -249,3 +249,13 @@ def test_provenance_takes_a_deep_copy_of_json_values():
         toy_provenance(scheduler_config={"a": float("nan")})
     with pytest.raises(PlanFormatError, match="finite JSON values"):
         toy_provenance(scheduler_config={"a": object()})
+
+
+def test_the_block_engine_is_recorded_where_it_is_not_the_eager_one_and_never_compared():
+    eager, other = (toy_provenance(), dataclasses.replace(toy_provenance(), block_engine="openvino"))
+    assert "block_engine" not in eager.to_dict()  # plans and graphs from before stay as they are
+    assert Provenance.from_dict(eager.to_dict()) == eager
+    assert Provenance.from_dict(other.to_dict()).block_engine == "openvino"
+    other.require_match(num_inference_steps=other.num_inference_steps, weights_hash=other.weights_hash)
+    with pytest.raises(PlanFormatError, match="block_engine"):
+        dataclasses.replace(eager, block_engine=3)

@@ -5,11 +5,9 @@ import inspect
 
 import pytest
 import torch
-from diffusers import LattePipeline
 
 from lemica_backend.config import ModelConfig
 from lemica_backend.engine import Engine
-from lemica_backend.models.latte import LatteModel
 from lemica_backend.types import GenerationRequest
 from lemica_planner.integrations.diffusers import apply
 from tests.planner.tiny_diffusers import (
@@ -18,62 +16,15 @@ from tests.planner.tiny_diffusers import (
     ByHand,
     count_blocks,
     generate,
+    latte_latents,
     make_plan,
     tiny_cogvideox,
     tiny_wan,
     tiny_wan_euler,
     tiny_wan_half,
 )
-from tests.tiny_latte import build_tiny_latte
 
 BUILDERS = (tiny_wan, tiny_wan_euler, tiny_wan_half, tiny_cogvideox)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tiny") / "weights"
-    build_tiny_latte(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model(weights):
-    return LatteModel(weights, dtype=torch.float32, device="cpu")
-
-
-@pytest.fixture
-def latte(weights):
-    pipeline = LattePipeline.from_pretrained(weights, local_files_only=True)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
-
-
-@pytest.fixture
-def latte_plan(model):
-    """Everything that can be compared is stated."""
-    info = model.info
-    return make_plan(
-        weights_hash=info.weights_hash,
-        scheduler=info.scheduler,
-        scheduler_config=info.scheduler_config,
-        guidance_scale=4.0,
-        num_frames=info.num_frames,
-        height=info.height,
-        width=info.width,
-    )
-
-
-def latte_latents(pipeline, **options):
-    defaults = {
-        "num_inference_steps": STEPS,
-        "guidance_scale": 4.0,
-        "generator": torch.Generator().manual_seed(7),
-        "output_type": "latent",
-        "clean_caption": False,
-        "height": None,  # the model's own size, not 512
-        "width": None,
-    }
-    return pipeline("a red circle", **defaults | options).frames
 
 
 @pytest.mark.parametrize("budget", ["full", 6])
@@ -93,9 +44,9 @@ def test_computing_every_step_of_latte_changes_no_bit(latte, latte_plan, budget)
 
 
 @pytest.mark.parametrize("budget", ["slow", "fast"])
-def test_latte_equals_the_engine(latte, model, latte_plan, budget):
+def test_latte_equals_the_engine(latte, latte_model, latte_plan, budget):
     config = ModelConfig.model_validate({"defaults": {"num_inference_steps": STEPS, "guidance_scale": 4.0}})
-    engine = Engine(model, config, latte_plan)
+    engine = Engine(latte_model, config, latte_plan)
     try:
         expected = torch.from_numpy(engine.generate(GenerationRequest("a red circle", seed=7, budget=budget)).latents)
     finally:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lemica_planner import CachePlan, ErrorGraph, published_plan
+from lemica_backend.config_sections import Defaults
+from lemica_planner import CachePlan, ErrorGraph, published_plan, served_steps
 from lemica_planner.cli import app
 from lemica_planner.config_writer import read_plan
 from lemica_planner.graph_file import load_graph
@@ -84,6 +85,51 @@ def test_apply_writes_every_feasible_budget(folder):
     assert read_plan(Path("model/config.pbtxt")) == CachePlan.from_graph(toy_graph())
     succeed("apply", "graph.npz", "model/config.pbtxt", "--names", "quick=3")
     assert read_plan(Path("model/config.pbtxt")).names == {"quick": 3}
+
+
+def test_apply_the_authors_list(folder):
+    assert "not calibrated here" in succeed("apply", "model", "--published", "hunyuanvideo-1.5", "--names", "")
+    assert read_plan(Path("model/config.pbtxt")) == published_plan("HunyuanVideo-1.5")
+
+
+@pytest.mark.parametrize(
+    ("defaults", "said"),
+    [
+        ({"num_inference_steps": 50}, "requests that use the plan without stating their steps"),
+        ({}, "requests that use the plan without stating their steps"),
+        ({"num_inference_steps": 50, "budget": "20"}, "refuse to load the model"),
+        ({"num_inference_steps": 40}, None),
+    ],
+)
+def test_a_plan_for_another_number_of_steps_is_warned_of(folder, defaults, said):
+    for version, known in (("1", {"defaults": {"num_inference_steps": 7}}), ("10", {"defaults": defaults})):
+        Path("model", version).mkdir()
+        Path("model", version, "model.json").write_text(json.dumps(known))
+    made = run("apply", "model", "--published", "wan2.1-i2v-14b", "--names", "")
+    assert made.exit_code == 0, made.output
+    assert read_plan(Path("model/config.pbtxt")) == published_plan("Wan2.1-I2V-14B")
+    if said is None:
+        assert not made.stderr
+    else:
+        assert made.stderr.startswith("warning: the plan is for 40 steps, and model/10/model.json takes 50 by default")
+        assert said in made.stderr
+        assert made.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"defaults": 5}', "\udcff"])
+def test_a_model_file_that_cannot_be_read_is_left_to_the_server(folder, content):
+    Path("model/1").mkdir()
+    Path("model/1/model.json").write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert "warning" not in succeed("apply", "model", "--published", "wan2.1-i2v-14b", "--names", "")
+
+
+def test_what_a_model_takes_by_default_is_what_the_server_takes():
+    assert (Defaults().num_inference_steps, Defaults().budget) == (served_steps._STEPS, served_steps._BUDGET)
+
+
+@pytest.mark.parametrize("arguments", [("model",), ("plan.json", "model", "--published", "HunyuanVideo-1.5")])
+def test_apply_takes_one_plan(folder, arguments):
+    assert "--published NAME" in fail("apply", *arguments)
 
 
 def test_apply_a_plan_with_other_names(folder):
@@ -199,7 +245,7 @@ def test_an_interrupted_calibration_goes_on(folder, replayers, monkeypatch):
         (("--operators", "magic"), "no operator 'magic'"),
         (("--risk", "cvar:0.5"), "naive knows no --risk"),
         (("--budgets", "5", "--refine", "3"), "naive knows no --budgets, --refine"),
-        (("--worker-gpus", "1"), "--worker-gpus is for workers"),
+        (("--worker-gpus", "1"), "--worker-gpus does nothing without --workers or --ray"),
         (("--method", "lazy", "--risk", "luck"), "the risk must be mean"),
         (("--prompts", "empty.txt"), "holds no prompts"),
         (("--prompts", "graph.npz"), "no UTF-8 text"),
@@ -211,6 +257,37 @@ def test_calibrate_refuses(folder, replayers, arguments, message):
     Path("empty.txt").write_text("# nothing\n")
     assert message in fail(*CALIBRATE, *arguments)
     assert Path("prompts.txt").read_text(encoding="utf-8").startswith("# two prompts")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--operators", "residual,magic"), "no operator 'magic'; there are residual, residual-linear"),
+        (("--operators", ""), "no operator ''"),
+        (("--metric", "lpips"), "no metric 'lpips'; there are latents_l1, frames_l2"),
+        (("--risk", "luck"), "the risk must be mean"),
+        (("--risk", "cvar:2"), "the risk must be mean"),
+        (("--budgets", "five"), "numbers of steps"),
+        (("--method", "naive", "--operators", "residual,noise"), "naive takes one operator"),
+        (("--method", "naive", "--refine", 2), "naive knows no --refine"),
+        (("-o", "no/such/folder.npz"), "does not exist"),
+        (("--prompts", "none.txt"), "none.txt"),
+    ],
+)
+def test_calibrate_refuses_before_it_loads_the_model(folder, replayers, arguments, message):
+    assert message in fail(*LAZY, *arguments)
+    assert not replayers
+
+
+def test_workers_without_ray_are_refused_before_the_model_is_loaded(folder, replayers, monkeypatch):
+    monkeypatch.setattr("lemica_planner.cluster.find_spec", lambda name: None)
+    assert "install lemica[ray]" in fail(*LAZY, "--workers", 1)
+    assert not replayers
+
+
+def test_a_replayer_that_does_not_say_what_it_knows_refuses_by_itself(folder):
+    silent = (*LAZY[:-1], "tests.planner.toy_sampling:open_sampling")
+    assert "no operator ['magic']; it has noise" in fail(*silent, "--operators", "magic")
 
 
 def test_calibrate_needs_a_folder(folder, replayers):
@@ -243,3 +320,22 @@ def test_bad_input_is_one_line(folder, arguments, message):
     Path("plan.json").write_text(json.dumps(plan))
     Path("latin.json").write_bytes(b'{"a": "\xe9"}')
     assert message in fail(*arguments)
+
+
+STEPS_COMMAND = ("steps", "model", "--prompts", "prompts.txt", "--costs", "4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ((*STEPS_COMMAND, "--refine", 4), "--refine does nothing without --measured or --leaping"),
+        ((*STEPS_COMMAND, "--metric", "latents_l1"), "--metric does nothing without --measured or --leaping"),
+        ((*STEPS_COMMAND, "--operators", "residual-fitted"), "a fitted operator does nothing without --calibration"),
+        ((*STEPS_COMMAND, "--operators", "residual", "--reuse-timesteps", "own"), "without noise in --operators"),
+        ((*STEPS_COMMAND, "--sample-seed", 1), "--sample-seed does nothing without --sample"),
+        (("calibrate", "model", "--prompts", "prompts.txt", "--sample-seed", 1), "--sample-seed does nothing"),
+        (("report", "graph.npz", "--ours", "mine"), "--ours does nothing without --curves"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(folder, arguments, says):
+    assert says in fail(*arguments)

@@ -1,6 +1,9 @@
 """A local Ray cluster against this process: the same graph, byte for byte."""
 
+import sys
 from functools import partial
+from subprocess import CalledProcessError
+from subprocess import run as run_command
 
 import pytest
 import ray
@@ -33,9 +36,7 @@ def test_the_graph_does_not_depend_on_the_workers(runner, tmp_path):
     replayer = ToyReplayer(STEPS)
     there = run(tmp_path / "there", replayer, operators=OPERATORS, runner=runner)
     assert not replayer.sessions
-    for name, graph in (("here.npz", here), ("there.npz", there)):
-        graph.save(tmp_path / name)
-    assert (tmp_path / "here.npz").read_bytes() == (tmp_path / "there.npz").read_bytes()
+    assert_same_file(here, there, tmp_path)
 
 
 def test_an_interrupted_run_goes_on_with_other_workers(tmp_path):
@@ -46,11 +47,49 @@ def test_an_interrupted_run_goes_on_with_other_workers(tmp_path):
     assert graph.entries() == run(tmp_path / "fresh").entries()
 
 
-def test_the_naive_graph_is_the_same(tmp_path):
+def test_the_naive_graph_does_not_depend_on_the_workers(runner, tmp_path):
     here = calibrate(ToyReplayer(STEPS), SAMPLES, max_span=4, journal=tmp_path / "here")
-    runner = RayRunner(partial(ToyReplayer, STEPS), SAMPLES, workers=2)
-    there = calibrate(ToyReplayer(STEPS), SAMPLES, max_span=4, journal=tmp_path / "there", runner=runner)
-    assert (there.sample_errors == here.sample_errors).all()
+    replayer = ToyReplayer(STEPS)
+    there = calibrate(replayer, SAMPLES, max_span=4, journal=tmp_path / "there", runner=runner)
+    assert not replayer.sessions
+    assert_same_file(here, there, tmp_path)
+
+
+def test_the_command_runs_on_the_cluster_whose_address_it_is_given(tmp_path):
+    address = ray.get_runtime_context().gcs_address
+    here, there = calibrate_by_command(tmp_path / "here"), calibrate_by_command(tmp_path / "there", "--ray", address)
+    assert (here / "graph.npz").read_bytes() == (there / "graph.npz").read_bytes()
+    assert ran_in(here) == {"no cluster"}
+    assert ran_in(there) == {address}
+
+
+def test_an_address_without_a_cluster_is_one_line(tmp_path):
+    with pytest.raises(CalledProcessError) as refused:
+        calibrate_by_command(tmp_path / "nowhere", "--ray", "127.0.0.1:9")
+    (line,) = [line for line in refused.value.stderr.splitlines() if line.startswith("error: ")]
+    assert "no Ray cluster answers at 127.0.0.1:9" in line
+    assert refused.value.returncode == 2
+
+
+def calibrate_by_command(folder, *options):
+    """Run the real command, in a process of its own, on a toy that writes down where its trajectories run."""
+    folder.mkdir()
+    (folder / "prompts.txt").write_text("a red cube\na blue cube\n")
+    toy = ("--replayer", "tests.planner.toy_replayer:open_telling", "--budgets", "5")
+    files = ("--prompts", folder / "prompts.txt", "-o", folder / "graph.npz")
+    command = [sys.executable, "-m", "lemica_planner", "calibrate", folder, *toy, *files, *options]
+    run_command([str(part) for part in command], check=True, capture_output=True, text=True)
+    return folder
+
+
+def ran_in(folder):
+    return {path.read_text() for path in folder.glob("ran-*")}
+
+
+def assert_same_file(here, there, folder):
+    for name, graph in (("here.npz", here), ("there.npz", there)):
+        graph.save(folder / name)
+    assert (folder / "here.npz").read_bytes() == (folder / "there.npz").read_bytes()
 
 
 def test_a_workers_error_is_the_callers(tmp_path):

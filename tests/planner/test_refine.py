@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lemica_planner import CachePlan
+from lemica_planner.expected_work import ExpectedWork
 from lemica_planner.journal import Journal
 from lemica_planner.measuring import LocalRunner, Measurer, Meter
 from lemica_planner.refine import Refiner, is_better
@@ -24,9 +25,15 @@ def measurer(tmp_path):
         yield Measurer(runner, journal, Meter(STEPS))
 
 
+def refiner(graph, measurer, evaluations):
+    known = graph.candidates
+    work = ExpectedWork(measurer, STEPS, known.max_span, known.operators, BUDGETS, checks=0, refine=evaluations)
+    return Refiner(graph, measurer, work)
+
+
 @pytest.mark.parametrize("budget", BUDGETS)
 def test_it_is_never_worse_than_the_minimax_path_on_the_calibration_set(graph, measurer, budget):
-    refined = Refiner(graph, measurer, evaluations=12).refine(budget)
+    refined = refiner(graph, measurer, 12).refine(budget)
     minimax = measurer.outcomes(SAMPLES, [graph.entries()[budget]]).mean()
     assert refined.budget == budget
     assert refined.outcome <= minimax
@@ -34,15 +41,12 @@ def test_it_is_never_worse_than_the_minimax_path_on_the_calibration_set(graph, m
 
 
 def test_more_evaluations_find_better_paths(graph, measurer):
-    few, many = (
-        sum(Refiner(graph, measurer, evaluations=count).refine(budget).outcome for budget in BUDGETS)
-        for count in (1, 60)
-    )
+    few, many = (sum(refiner(graph, measurer, count).refine(budget).outcome for budget in BUDGETS) for count in (1, 60))
     assert many < few
 
 
 def test_both_scores_are_in_the_plan(graph, measurer):
-    refined = Refiner(graph, measurer, evaluations=4).refine(8)
+    refined = refiner(graph, measurer, 4).refine(8)
     plan = CachePlan(provenance=graph.provenance, entries={8: refined})
     again = CachePlan.from_json(plan.to_json()).resolve(8)
     assert again == refined

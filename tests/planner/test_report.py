@@ -89,24 +89,57 @@ def test_curves_become_one_chart_a_measure(folder):
     write("single.json", curves("minimax"))
     succeed("report", "graph.npz", "--curves", "trial.json", "--curves", "single.json")
     page = Path("report.html").read_text(encoding="utf-8")
-    measured = page[page.index("Measured against forwards") :]
+    measured = page[page.index("Measured against cost") :]
     assert measured.count('aria-label="LPIPS over forwards"') == 3
-    assert [measured.count(f"from {name}<") for name in ("trial", "single")] == [2, 1]
+    sections = {part.partition("<")[0]: part for part in measured.split("<h3>")[1:]}
+    assert {name: part.count("<figure>") for name, part in sections.items()} == {"Trial": 2, "Single": 1}
     assert "lemica, 25 forwards: 0.001 (0.0009 to 0.0011)" in measured
     assert measured.count("<polygon") == 4
     assert (measured.count("distance, log scale<"), measured.count("dB<")) == (2, 1)
     assert "http" not in page
 
 
+def test_curves_may_be_over_another_cost(folder):
+    by_time = curves("lemica") | {"axis": "share of a full run's time"}
+    by_time["rows"] = [{"cost": 0.5 if at else 0.25, **row} for at, row in enumerate(by_time["rows"])]
+    write("trial.json", {"curves": {"lpips_by_time": by_time}})
+    succeed("report", "graph.npz", "--curves", "trial.json")
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "LPIPS over share of a full run" in page
+    assert "lemica, 0.25 share of a full run" in page
+    del by_time["rows"][1]["cost"]
+    write("trial.json", by_time)
+    assert "trial.json.rows[1] lacks the keys ['cost']" in fail("report", "graph.npz", "--curves", "trial.json")
+
+
+def test_files_that_know_ours_come_first(folder):
+    write("a.json", curves("other")), write("b.json", curves("lemica"))
+    succeed("report", "graph.npz", "--curves", "a.json", "--curves", "b.json")
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert page.index("<h3>B<") < page.index("<h3>A<")
+
+
+def test_a_long_legend_stands_under_the_first_chart_only(folder):
+    many = [f"method {number}" for number in range(7)]
+    write("trial.json", {"curves": {name: curves(*many) for name in ("lpips", "ssim")}})
+    write("other.json", {"curves": {name: curves(*many[:6]) for name in ("lpips", "ssim")}})
+    succeed("report", "graph.npz", "--curves", "trial.json", "--curves", "other.json")
+    sections = Path("report.html").read_text(encoding="utf-8").split("<h3>")[1:]
+    heights = [re.findall(r'viewBox="0 0 520 ([0-9.]+)"', section)[:2] for section in sections]
+    (first, second), (third, fourth) = (map(float, each) for each in heights)
+    assert first > second
+    assert third == fourth
+
+
 def test_without_curves_there_is_no_section_of_them():
-    assert "Measured against forwards" not in render_report(report_of(toy_graph()))
+    assert "Measured against cost" not in render_report(report_of(toy_graph()))
 
 
 @pytest.mark.parametrize(("options", "thick"), [((), ["lemica split", "MiniMax"]), (("--ours", "other"), ["other"])])
 def test_ours_are_thick(folder, options, thick):
     write("trial.json", curves("lemica split", "other", "MiniMax"))
     succeed("report", "graph.npz", "--curves", "trial.json", *options)
-    chart = Path("report.html").read_text(encoding="utf-8").partition("Measured against forwards")[2]
+    chart = Path("report.html").read_text(encoding="utf-8").partition("Measured against cost")[2]
     assert re.findall(r'font-size="13"[^>]* font-weight="600">([^<]+)<', chart) == thick
     assert chart.count('stroke-width="3.4"') == 2 * len(thick)  # the line, and its piece in the legend
 
@@ -269,3 +302,9 @@ def test_the_page_of_a_refined_plan_shows_what_whole_paths_change(tmp_path):
     pages = [render_report(Report(graph, CachePlan.from_graph(graph))) for graph in (plain, refined)]
     assert "<th>whole path</th>" not in pages[0]
     assert all(f"<td>{entry.outcome:.4g}</td>" in pages[1] for entry in refined.refined.values())
+
+
+def test_two_names_of_one_budget_are_one_row_of_doubt(lazy):
+    page = render_report(report_of(lazy[0], {"slow": 6, "best": 6, "fast": 5}))
+    doubt = page[page.index("How sure") : page.index("</table>", page.index("How sure"))]
+    assert doubt.count("<tr><td>6 ") == doubt.count("<tr><td>5 ") == 1

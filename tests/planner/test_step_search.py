@@ -7,11 +7,12 @@ from typer.testing import CliRunner
 
 from lemica_planner import CachePlan, CalibrationError, JournalError, PlanMismatchError, Sample
 from lemica_planner.cli import app
+from lemica_planner.replayer import KnownNames, knows
 from lemica_planner.samplers import OWN, Way, parse_sampler
 from lemica_planner.step_search import SearchSpace, own_references, search
 from lemica_planner.way_plans import Planning
 from tests.planner import toy_sampling
-from tests.planner.toy_replayer import toy_graph
+from tests.planner.toy_replayer import OPERATORS, toy_graph
 from tests.planner.toy_sampling import ToySamplingReplayer
 
 SAMPLES = [Sample("a", 5), Sample("b", 6)]
@@ -147,6 +148,11 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@knows(KnownNames((*OPERATORS, "output-linear"), ("latents_l1", "frames_l2")))
+def open_nothing(model_dir, metric):
+    raise AssertionError("a model was loaded")
+
+
 def steps(*arguments):
     common = ["steps", "model", "--prompts", "prompts.txt", "--replayer", "tests.planner.toy_sampling:open_sampling"]
     return CliRunner().invoke(app, [*common, *map(str, arguments)])
@@ -180,9 +186,16 @@ def test_without_a_comparison_the_report_has_no_such_section(folder):
         (("--costs", "3", "--samplers", "heun"), "no sampler 'heun'"),
         (("--costs", "3", "--converged", "ddim"), "converged steps must be"),
         (("--costs", "3", "--measured"), "need prompts"),
+        (("--costs", "3", "--operators", "magic"), "no operator 'magic'"),
+        (
+            ("--costs", "3", "--leaping", "own", "--metric", "lpips", "--calibration", "prompts.txt"),
+            "no metric 'lpips'",
+        ),
+        (("--costs", "3", "--plans", "none.json"), "none.json"),
     ],
 )
-def test_bad_options_are_one_line(folder, arguments, message):
+def test_bad_options_are_one_line_before_a_model_is_loaded(folder, monkeypatch, arguments, message):
+    monkeypatch.setattr(toy_sampling, "open_sampling", open_nothing)
     refused = steps(*arguments)
     assert refused.exit_code == 2
     (line,) = [line for line in refused.stderr.strip().splitlines() if line.startswith("error: ")]
@@ -190,7 +203,7 @@ def test_bad_options_are_one_line(folder, arguments, message):
 
 
 def test_a_replayer_that_cannot_change_its_sampler(folder):
-    refused = steps("--costs", "3", "--replayer", "tests.planner.toy_replayer:open_toy")
+    refused = steps("--costs", "3", "--operators", "residual", "--replayer", "tests.planner.toy_replayer:open_toy")
     assert refused.exit_code == 2
     assert "cannot change its sampler" in refused.stderr
 

@@ -110,6 +110,20 @@ def generate(pipeline, **options):
     return pipeline(prompt_embeds=texts[0], negative_prompt_embeds=texts[1], **defaults | options).frames
 
 
+def latte_latents(pipeline, **options):
+    """Return the final latents of a Latte pipeline; the same options always give the same."""
+    defaults = {
+        "num_inference_steps": STEPS,
+        "guidance_scale": 4.0,
+        "generator": torch.Generator().manual_seed(7),
+        "output_type": "latent",
+        "clean_caption": False,
+        "height": None,  # the model's own size, not 512
+        "width": None,
+    }
+    return pipeline("a red circle", **defaults | options).frames
+
+
 def count_blocks(pipeline):
     """Count how often the second block really runs; its own hooks fire when it is skipped, too."""
     ran = []

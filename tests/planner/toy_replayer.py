@@ -3,12 +3,14 @@
 `slow_errors` computes an edge's error from its definition: the whole trajectory, one row, a mask of computed steps.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lemica_planner import ErrorGraph, Fill, OperatorFacts, PlanEntry, Provenance, Sample, Segment
+from lemica_planner.replayer import KnownNames, knows
 
 WIDTH = 12
 OPENED: list["ToyReplayer"] = []
@@ -154,10 +156,27 @@ def toy_provenance(**stated: object) -> Provenance:
     return Provenance(**(known | stated))
 
 
+@knows(KnownNames(tuple(OPERATORS), ("latents_l1", "frames_l2")))
 def open_toy(model_dir: Path, metric: str) -> ToyReplayer:
     """Open a replayer as an entry point does, and remember it."""
     OPENED.append(ToyReplayer(interrupt_after=INTERRUPT_AFTER))
     return OPENED[-1]
+
+
+def open_telling(model_dir: Path, metric: str) -> ToyReplayer:
+    """Open a replayer that writes down on which Ray cluster its trajectories run."""
+    import ray
+
+    replayer = ToyReplayer()
+    opened = replayer.open
+
+    def telling(sample: Sample) -> ToySession:
+        where = ray.get_runtime_context().gcs_address if ray.is_initialized() else "no cluster"
+        (model_dir / f"ran-{os.getpid()}").write_text(where)
+        return opened(sample)
+
+    replayer.open = telling
+    return replayer
 
 
 def open_broken(model_dir: Path, metric: str) -> ToyReplayer:

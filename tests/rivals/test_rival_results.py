@@ -1,6 +1,7 @@
 """Rows, curves and ratios by hand."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import pytest
 from benchmarks.rivals.catalogue import chosen
 from benchmarks.rivals.compare import Curve, at_most, curves, ratios, ratios_at_equal_time
 from benchmarks.rivals.fidelity import attributes_right
+from benchmarks.rivals.report import time_objects
 from benchmarks.rivals.rival import Rival
 from benchmarks.rivals.rows import QualityRow, Store, TimeRow
 from benchmarks.rivals.timing import median_ratios
+from lemica_planner.curves_file import read_curves
 from shapes.render import draw
 from shapes.scene import Scene
 
@@ -37,6 +40,15 @@ def test_a_stopped_run_goes_on_after_its_last_whole_row(tmp_path):
     again = Store(path)
     again.add(row(one, seed=1))
     assert Store(path).rows == [row(one), row(one, seed=1)]
+
+
+def test_what_was_timed_is_a_chart_over_time():
+    found = time_objects([curve("m", [10.0, 20.0], [0.2, 0.1], prompts=2)], {("m", "a"): 0.25, ("other", "b"): 0.5})
+    (row,) = found["lpips_by_time"]["rows"]
+    assert (row["setting"], row["cost"], row["forwards"], row["value"]) == ("a", 0.25, 10.0, 0.2)
+    (chart,) = read_curves(json.dumps({"curves": found}), "rivals.json").values()
+    assert chart.across == "share of a full run's time"
+    assert time_objects([curve("m", [10.0], [0.2])], {}) == {}
 
 
 def test_rows_of_other_recipes_or_weights_do_not_count(tmp_path):

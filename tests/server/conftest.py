@@ -19,6 +19,8 @@ def models(tmp_path_factory):
         config=repository.BARE_CONFIG + 'input { name: "prompt" data_type: TYPE_STRING dims: 1 }',
     )
     repository.make_model(folder / "open_sora", settings={"family": "open_sora"}, build=build_tiny_open_sora)
+    repository.make_stream(folder / "tiny_stream", "tiny")
+    repository.make_stream(folder / "narrow_stream", "narrow")
     repository.make_broken_models(folder)
     return folder
 

@@ -45,6 +45,13 @@ def make_planned_model(folder: Path) -> None:
     apply_plan(folder / "config.pbtxt", plan)
 
 
+def make_stream(folder: Path, engine: str) -> None:
+    """Write a model that shares another one's engine and sends its progress."""
+    (folder / "1").mkdir(parents=True)
+    (folder / "config.pbtxt").write_text(BARE_CONFIG + "model_transaction_policy { decoupled: true }")
+    (folder / "1" / "model.json").write_text(json.dumps({"engine": engine}))
+
+
 def make_broken_models(repository: Path) -> None:
     """Write one model for each way to be broken."""
     make_model(repository / "broken_json", settings='{"limits": {"max_active": 0}}')
@@ -58,6 +65,7 @@ def make_broken_models(repository: Path) -> None:
     tensors = next((weights / "transformer").glob("*.safetensors"))
     tensors.write_bytes(tensors.read_bytes()[:1000])
     shutil.rmtree(make_model(repository / "no_weights") / "weights")
+    make_stream(repository / "no_engine", "nowhere")
 
 
 def make_echo(folder: Path) -> None:

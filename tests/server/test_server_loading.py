@@ -12,6 +12,7 @@ REASONS = {
     "broken_plan": "config.pbtxt, parameter cache_plan",
     "broken_weights": "weights",
     "no_weights": "model.json: weights: there is no folder",
+    "no_engine": "model.json: engine is 'nowhere', but there is no",
 }
 
 
@@ -21,7 +22,14 @@ def loaded(server):
 
 
 def test_every_other_model_is_ready(loaded):
-    assert {name for name, model in loaded.items() if model.is_ready} == {"tiny", "narrow", "unbatched", "open_sora"}
+    assert {name for name, model in loaded.items() if model.is_ready} == {
+        "tiny",
+        "tiny_stream",
+        "narrow",
+        "narrow_stream",
+        "unbatched",
+        "open_sora",
+    }
 
 
 @pytest.mark.parametrize("name", REASONS)

@@ -8,6 +8,7 @@ _TRUE_CFG = {"true_cfg_scale": 3.0}
 _DYNAMIC = {"use_dynamic_cfg": True}
 _RATE, _STEP = {"frame_rate": 30}, {"decode_timestep": 0.05}
 _NOISE = {"decode_timestep": 0.05, "decode_noise_scale": 0.025}
+_RESCALE = {"guidance_rescale": 0.7}
 
 FAMILIES = {
     each.name: each
@@ -26,6 +27,7 @@ FAMILIES = {
         Tiny("hunyuan_video", "true-cfg", hunyuan_video.tiny_hunyuan_video, hunyuan_video.SIZE, _TRUE_CFG, _TRUE_CFG),
         hunyuan_video_15.TINY,
         Tiny("ltx", "0.9", ltx.tiny_ltx, ltx.SIZE, _RATE, _RATE),
+        Tiny("ltx", "rescaled", ltx.tiny_ltx, ltx.SIZE, _RESCALE, _RESCALE),
         Tiny("ltx", "0.9.1", ltx.tiny_ltx_091, ltx.SIZE, _STEP, _STEP),
         Tiny("ltx", "0.9.5", ltx.tiny_ltx_091, ltx.SIZE, _NOISE, _NOISE),
         Tiny("mochi", "1", mochi.tiny_mochi, mochi.SIZE),

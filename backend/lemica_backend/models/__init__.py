@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
@@ -14,7 +14,20 @@ from lemica_backend.config import Family, SchedulerConfig, Size
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.models.base import ModelInfo, Stem, Text, VideoModel
 
-__all__ = ["FAMILIES", "ModelInfo", "Stem", "Text", "VideoModel", "detect_family", "load_model", "resample"]
+if TYPE_CHECKING:
+    from lemica_backend.models.outline import Outline
+
+__all__ = [
+    "FAMILIES",
+    "ModelInfo",
+    "Stem",
+    "Text",
+    "VideoModel",
+    "detect_family",
+    "load_model",
+    "outline_model",
+    "resample",
+]
 
 
 class _Adapter(NamedTuple):
@@ -64,15 +77,29 @@ def load_model(
         If the weights are of another family or of none, or cannot be read, or the size or an option is not served.
     """
     found = detect_family(weights)
-    adapter = FAMILIES[found]
     if family not in (None, found):
-        theirs = f"{found!r} ({adapter.pipeline})"
+        theirs = f"{found!r} ({FAMILIES[found].pipeline})"
         raise ModelLoadError(f"model.json: family is {family!r}, but the weights in {weights} are of {theirs}")
     try:
-        make = getattr(import_module(f"{__name__}.{adapter.module}"), adapter.model)  # loads diffusers
-        return cast(VideoModel, make(weights, dtype=dtype, device=device, size=size, options=options))
+        return cast(VideoModel, _adapter(found)(weights, dtype=dtype, device=device, size=size, options=options))
     except Exception as error:  # a broken file shows as almost any error of four libraries
         raise ModelLoadError(f"cannot load the {found} weights in {weights}: {error}") from error
+
+
+def outline_model(
+    weights: Path, *, dtype: torch.dtype, size: Size | None = None, options: Mapping[str, object] | None = None
+) -> Outline:
+    """Return what can be known of a model from its configuration files alone; raises as `load_model`."""
+    family = detect_family(weights)
+    try:
+        return cast("Outline", _adapter(family).outline(weights, dtype=dtype, size=size, options=options))
+    except Exception as error:  # as above
+        raise ModelLoadError(f"cannot outline the {family} pipeline in {weights}: {error}") from error
+
+
+def _adapter(family: Family) -> Any:
+    found = FAMILIES[family]
+    return getattr(import_module(f"{__name__}.{found.module}"), found.model)  # loads diffusers
 
 
 def resample(model: VideoModel, choice: SchedulerConfig) -> VideoModel:
@@ -108,4 +135,7 @@ def detect_family(weights: Path) -> Family:
         if adapter.pipeline == name:
             return family
     served = ", ".join(adapter.pipeline for adapter in FAMILIES.values())
-    raise ModelLoadError(f"{index}: the pipeline is {name!r}; served are {served}")
+    raise ModelLoadError(
+        f"{index}: the pipeline is {name!r}; served are {served}, and any other pipeline of diffusers with "
+        '"family": "pipeline" in model.json, one request at a time'
+    )

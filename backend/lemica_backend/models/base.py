@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lemica_backend.model_info import ModelInfo
 from lemica_backend.types import Branch
+
+__all__ = ["ModelInfo", "Scheduler", "Stem", "Text", "VideoModel", "guided", "text_branches"]
 
 Text = Any  # what a family keeps of one branch's text, tensors without a dimension for rows; nobody else looks inside
 
@@ -45,26 +47,20 @@ class Scheduler(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a loaded model can serve, and what a cache plan for it depends on."""
-
-    family: str
-    max_steps: int  # the scheduler has no more timesteps
-    weights_hash: str
-    scheduler: str
-    scheduler_config: dict[str, Any]  # its parameters, and the family's options that are not their defaults
-    num_frames: int
-    height: int
-    width: int
-    latents_shape: tuple[int, ...]  # of one request, as the pipeline itself holds them
-    makes_schedule: bool = False  # the family's pipeline sets the noise levels, which another sampler would not get
-
-
 class VideoModel(Protocol):
     """A text-to-video diffusion transformer, cut where the step cache cuts it."""
 
     info: ModelInfo
+
+    @property
+    def autoencoder(self) -> Any:
+        """What decodes, with the switches that it has."""
+        ...
+
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """The denoising networks: one, or two where the model changes its weights on the way."""
+        ...
 
     def branches(self, guidance_scale: float) -> tuple[Branch, ...]:
         """Return the branches that run at this guidance scale, in the order of `guide`."""

@@ -14,7 +14,9 @@ import torch
 from diffusers import CogVideoXDPMScheduler, CogVideoXPipeline
 from torch import Tensor
 
+from lemica_backend.blocks.stack import BlockStack
 from lemica_backend.models.base import Scheduler, Stem, Text
+from lemica_backend.models.cogvideox_stack import CogVideoXStack
 from lemica_backend.models.pipeline_model import Options, PipelineModel, Shape, stack_texts, unpatch
 from lemica_backend.types import Branch
 
@@ -58,18 +60,18 @@ class CogVideoXModel(PipelineModel):
         self._rope = None
         if net.use_rotary_positional_embeddings:
             self._rope = self._pipeline._prepare_rotary_positional_embeddings(
-                self._shape.height, self._shape.width, frames, self._device
+                self.shape.height, self.shape.width, frames, self._device
             )
 
     @property
     def _added_frames(self) -> int:
         """Latent frames that CogVideoX 1.5 puts before the video to fill its patches, and drops again."""
-        frames = (self._shape.num_frames - 1) // self._pipeline.vae_scale_factor_temporal + 1
+        frames = (self.shape.num_frames - 1) // self._pipeline.vae_scale_factor_temporal + 1
         return -int(frames) % int(self._net.config.patch_size_t or 1)
 
     def _drawn_shape(self) -> Shape:
         more = self._added_frames * self._pipeline.vae_scale_factor_temporal
-        return self._shape._replace(num_frames=self._shape.num_frames + more)
+        return self.shape._replace(num_frames=self.shape.num_frames + more)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
         return super()._draw(generator) / float(self._pipeline.scheduler.init_noise_sigma)  # comes in again later
@@ -115,13 +117,11 @@ class CogVideoXModel(PipelineModel):
 
     def blocks(self, stem: Stem, texts: Sequence[Text]) -> Tensor:
         """Run the blocks on both streams, and return the video's."""
-        hidden = stem.hidden
         embedding, text = stem.conditions
-        for block in self._net.transformer_blocks:
-            hidden, text = block(
-                hidden_states=hidden, encoder_hidden_states=text, temb=embedding, image_rotary_emb=self._rope
-            )
-        return hidden
+        return self.stacks[0](stem.hidden, text, embedding, *(self._rope or ()))
+
+    def _make_stacks(self) -> Sequence[BlockStack]:
+        return (CogVideoXStack(self._net, self._rope, math.prod(self._grid), self._dtype),)
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
         """Modulate, project and put the patches together."""

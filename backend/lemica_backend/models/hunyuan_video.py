@@ -17,7 +17,9 @@ from diffusers import HunyuanVideoPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from torch import Tensor
 
+from lemica_backend.blocks.stack import BlockStack, Range
 from lemica_backend.models.base import Stem, Text, guided, text_branches
+from lemica_backend.models.hunyuan_video_stack import HunyuanVideoStack
 from lemica_backend.models.pipeline_model import Options, PipelineModel, Shape, stack_texts, unpatch
 from lemica_backend.types import Branch
 
@@ -101,16 +103,15 @@ class HunyuanVideoModel(PipelineModel):
 
     def blocks(self, stem: Stem, texts: Sequence[Text]) -> Tensor:
         """Run the blocks of two streams, then those of one, with the padding of texts masked."""
-        hidden = stem.hidden
         embedding, timesteps = stem.conditions
         states, _, mask, _ = stack_texts(texts)
         text = self._net.context_embedder(states, timesteps, mask)
-        lengths = hidden.shape[1] + mask.sum(dim=1, dtype=torch.int)
-        places = torch.arange(hidden.shape[1] + mask.shape[1], device=mask.device)
-        mask = (places < lengths[:, None])[:, None, None]  # (R, 1, 1, N + L)
-        for block in (*self._net.transformer_blocks, *self._net.single_transformer_blocks):
-            hidden, text = block(hidden, text, embedding, mask, self._rope)
-        return hidden
+        lengths = mask.sum(dim=1, dtype=torch.int)
+        shown = torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]
+        return self.stacks[0](stem.hidden, text, shown, embedding, *self._rope)
+
+    def _make_stacks(self) -> Sequence[BlockStack]:
+        return (HunyuanVideoStack(self._net, self._rope, Range(MAX_TOKENS, MAX_TOKENS), self._dtype),)
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
         """Modulate, project and put the patches together."""

@@ -17,7 +17,9 @@ from diffusers.pipelines.hunyuan_video1_5.pipeline_hunyuan_video1_5 import forma
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lemica_backend.blocks.stack import BlockStack, Range
 from lemica_backend.models.base import Stem, Text
+from lemica_backend.models.hunyuan_video_stack import HunyuanVideo15Stack
 from lemica_backend.models.pipeline_model import PipelineModel, Shape, stack_texts, unpatch
 from lemica_backend.types import Branch
 
@@ -103,12 +105,13 @@ class HunyuanVideo15Model(PipelineModel):
 
     def blocks(self, stem: Stem, texts: Sequence[Text]) -> Tensor:
         """Run the blocks on both streams, and return the video's."""
-        hidden = stem.hidden
         embedding, timesteps = stem.conditions
-        text, mask = self._join(timesteps, texts)
-        for block in self._net.transformer_blocks:
-            hidden, text = block(hidden, text, embedding, mask, self._rope)
-        return hidden
+        text, shown = self._join(timesteps, texts)
+        return self.stacks[0](stem.hidden, text, shown, embedding, *self._rope)
+
+    def _make_stacks(self) -> Sequence[BlockStack]:
+        most = self._pipeline.tokenizer_max_length + self._pipeline.tokenizer_2_max_length
+        return (HunyuanVideo15Stack(self._net, self._rope, Range(1, most), self._dtype),)
 
     def _join(self, timesteps: Tensor, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
         """Return what the prompt quotes and then the prompt, shape (R, longest, width), and its mask.

@@ -7,6 +7,7 @@ that means something.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,10 @@ import torch
 from diffusers import AutoencoderKLTemporalDecoder, LattePipeline
 from torch import Tensor
 
+from lemica_backend.blocks.stack import BlockStack, Range
 from lemica_backend.config import Size
 from lemica_backend.models.base import Stem
+from lemica_backend.models.latte_stack import LatteStack
 from lemica_backend.models.pipeline_model import Options, PipelineModel, Shape, fixed_shape
 from lemica_backend.types import Branch
 
@@ -59,6 +62,11 @@ class LatteModel(PipelineModel):
     def _default_shape(self) -> Shape:
         side = self._net.config.sample_size * self._pipeline.vae_scale_factor
         return Shape(side, side, self._net.config.video_length)
+
+    def _prepare(self) -> None:
+        net = self._net.config
+        side = net.sample_size // net.patch_size
+        self._grid = net.video_length, side, side
 
     def _choose_shape(self, size: Size) -> Shape:
         return fixed_shape(self._default_shape(), size)
@@ -106,23 +114,11 @@ class LatteModel(PipelineModel):
 
     def blocks(self, stem: Stem, texts: Sequence[Tensor]) -> Tensor:
         """Run the spatial and temporal blocks; texts of different length are padded and masked."""
-        rows, frames, patches, _ = stem.hidden.shape
         text, bias = _pad(texts)
-        text = text.repeat_interleave(frames, dim=0)
-        bias = None if bias is None else bias.repeat_interleave(frames, dim=0)
-        modulation, _ = stem.conditions
-        by_frame, by_patch = (modulation.repeat_interleave(times, dim=0) for times in (frames, patches))
-        hidden: Tensor = stem.hidden.flatten(0, 1)  # (R * F, N, D)
-        stacks = zip(self._net.transformer_blocks, self._net.temporal_transformer_blocks, strict=True)
-        for index, (spatial, temporal) in enumerate(stacks):
-            hidden = spatial(hidden, None, text, bias, by_frame, None, None)
-            hidden = hidden.unflatten(0, (rows, frames)).transpose(1, 2).flatten(0, 1)  # (R * N, F, D)
-            if index == 0:
-                hidden = hidden + self._net.temp_pos_embed.to(hidden.dtype)
-            hidden = temporal(hidden, None, None, None, by_patch, None, None)
-            hidden = hidden.unflatten(0, (rows, patches)).transpose(1, 2).flatten(0, 1)
-        output: Tensor = hidden.unflatten(0, (rows, frames))
-        return output
+        return self.stacks[0](stem.hidden, text, bias, stem.conditions[0])
+
+    def _make_stacks(self) -> Sequence[BlockStack]:
+        return (LatteStack(self._net, math.prod(self._grid[1:]), Range(1, MAX_TOKENS), self._dtype),)
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
         """Modulate, project and put the patches together; the variance channels are dropped."""

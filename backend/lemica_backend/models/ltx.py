@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import LTXPipeline
-from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift
+from diffusers.pipelines.ltx.pipeline_ltx import calculate_shift, rescale_noise_cfg
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from lemica_backend.blocks.stack import BlockStack, Range
 from lemica_backend.models.base import Stem, Text
+from lemica_backend.models.ltx_stack import LtxStack
 from lemica_backend.models.pipeline_model import Options, PipelineModel, Shape, stack_texts
 from lemica_backend.types import Branch
 
@@ -35,11 +37,14 @@ class LtxOptions(Options):
         Of an autoencoder that takes one.
     decode_noise_scale : float or None
         The share of noise in what such an autoencoder gets; None takes `decode_timestep`.
+    guidance_rescale : float
+        How far the guided output takes the spread of the conditional one (arXiv 2305.08891, section 3.4); 0 for not.
     """
 
     frame_rate: int = 25
     decode_timestep: float = 0.0
     decode_noise_scale: float | None = None
+    guidance_rescale: float = 0.0
 
 
 class LtxModel(PipelineModel):
@@ -58,7 +63,7 @@ class LtxModel(PipelineModel):
         return 32, self._pipeline.vae_temporal_compression_ratio
 
     def _prepare(self) -> None:
-        pipeline, shape = self._pipeline, self._shape
+        pipeline, shape = self._pipeline, self.shape
         cell, frames = pipeline.vae_spatial_compression_ratio, pipeline.vae_temporal_compression_ratio
         for name in ("decode_timestep", "decode_noise_scale"):
             if getattr(self._options, name) and not pipeline.vae.config.timestep_conditioning:
@@ -102,19 +107,13 @@ class LtxModel(PipelineModel):
 
     def blocks(self, stem: Stem, texts: Sequence[Text]) -> Tensor:
         """Run the blocks, with the padding of texts masked."""
-        hidden = stem.hidden
         modulation, _ = stem.conditions
         text, mask = stack_texts(texts)
-        bias = ((1 - mask.to(hidden.dtype)) * _MASKED)[:, None]
-        for block in self._net.transformer_blocks:
-            hidden = block(
-                hidden_states=hidden,
-                encoder_hidden_states=text,
-                temb=modulation,
-                image_rotary_emb=self._rope,
-                encoder_attention_mask=bias,
-            )
-        return hidden
+        bias = ((1 - mask.to(stem.hidden.dtype)) * _MASKED)[:, None]
+        return self.stacks[0](stem.hidden, text, bias, modulation, *self._rope)
+
+    def _make_stacks(self) -> Sequence[BlockStack]:
+        return (LtxStack(self._net, self._rope, Range(MAX_TOKENS, MAX_TOKENS), self._dtype),)
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
         """Modulate and project."""
@@ -122,6 +121,15 @@ class LtxModel(PipelineModel):
         shift, scale = (self._net.scale_shift_table + embedding).split(1, dim=1)
         output: Tensor = self._net.proj_out(self._net.norm_out(hidden) * (1 + scale) + shift)
         return output
+
+    def guide(self, outputs: Tensor, guidance_scale: float, timestep: Tensor, num_inference_steps: int) -> Tensor:
+        """Combine the branches, in the spread of the conditional one where that is wanted."""
+        combined = super().guide(outputs, guidance_scale, timestep, num_inference_steps)
+        share = self._options.guidance_rescale
+        if len(outputs) == 1 or not share:
+            return combined
+        rescaled: Tensor = rescale_noise_cfg(combined[None], outputs[1:].float(), share)[0]
+        return rescaled
 
     def _decode(self, latents: Tensor, seed: int) -> Tensor:
         pipeline, vae = self._pipeline, self._pipeline.vae

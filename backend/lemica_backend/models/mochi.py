@@ -15,8 +15,10 @@ from diffusers import MochiPipeline
 from diffusers.pipelines.mochi.pipeline_mochi import linear_quadratic_schedule
 from torch import Tensor
 
+from lemica_backend.blocks.stack import BlockStack, Range
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.models.base import Stem, Text
+from lemica_backend.models.mochi_stack import MochiStack
 from lemica_backend.models.pipeline_model import PipelineModel, Shape, stack_texts, unpatch
 from lemica_backend.types import Branch
 
@@ -44,6 +46,8 @@ class MochiModel(PipelineModel):
         frames, height, width = self.initial_noise(0).shape[1:]
         self._patch = 1, side, side
         self._grid = frames, height // side, width // side
+        if self._device.type == "meta":  # where the tables below cannot be made
+            return
         self._rope = self._net.rope(self._net.pos_frequencies, *self._grid, device=self._device, dtype=torch.float32)
 
     def _latents_dtype(self) -> torch.dtype:
@@ -82,18 +86,12 @@ class MochiModel(PipelineModel):
 
     def blocks(self, stem: Stem, texts: Sequence[Text]) -> Tensor:
         """Run the blocks on both streams, with the padding of texts left out, and return the video's."""
-        hidden = stem.hidden
         embedding, text = stem.conditions
         _, mask = stack_texts(texts)
-        for block in self._net.transformer_blocks:
-            hidden, text = block(
-                hidden_states=hidden,
-                encoder_hidden_states=text,
-                temb=embedding,
-                encoder_attention_mask=mask,
-                image_rotary_emb=self._rope,
-            )
-        return hidden
+        return self.stacks[0](stem.hidden, text, mask.bool(), embedding, *self._rope)
+
+    def _make_stacks(self) -> Sequence[BlockStack]:
+        return (MochiStack(self._net, self._rope, Range(MAX_TOKENS, MAX_TOKENS), self._dtype),)
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
         """Modulate, project and put the patches together."""

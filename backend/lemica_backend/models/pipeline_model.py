@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,11 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
+from lemica_backend.blocks.engine_stack import StackCall
+from lemica_backend.blocks.stack import BlockStack
 from lemica_backend.config import Size
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.models.base import ModelInfo, Scheduler, Text, guided, text_branches
+from lemica_backend.models.outline import Outline, call_defaults, outline_parts
 from lemica_backend.models.schedulers import SCHEDULERS, describe_scheduler
 from lemica_backend.models.weights_hash import hash_weights
 from lemica_backend.types import Branch
@@ -50,6 +54,11 @@ class PipelineModel(ABC):
     options : mapping
         Fields of the family's `options_class`.
 
+    Attributes
+    ----------
+    stacks : list of BlockStack or EngineStack
+        What `blocks` calls, one for each transformer; a block engine takes the places.
+
     Raises
     ------
     ValueError
@@ -62,6 +71,7 @@ class PipelineModel(ABC):
     guides_in_float32: ClassVar[bool] = False
     makes_schedule: ClassVar[bool] = False
     own_schedulers: ClassVar[tuple[str, ...]] = ()  # beside those that any model may be given
+    _grid: Sequence[int]  # patches of one row, which `_prepare` counts
 
     def __init__(
         self,
@@ -76,12 +86,49 @@ class PipelineModel(ABC):
         self._pipeline = self.pipeline_class.from_pretrained(
             folder, dtype=self._dtypes(dtype), local_files_only=True, **self._other_parts(folder, dtype)
         ).to(device)
+        self._fit(dtype, device, size or Size())
+        self.stacks: list[StackCall] = list(self._make_stacks())
+        self.info = self._make_info(folder)
+
+    @classmethod
+    def outline(
+        cls, folder: Path, *, dtype: torch.dtype, size: Size | None = None, options: Mapping[str, object] | None = None
+    ) -> Outline:
+        """Return what can be known without the weights; raises as loading does."""
+        model = cls.__new__(cls)
+        model._options = _read_options(cls.options_class, options or {})
+        model._pipeline = cls.pipeline_class(**outline_parts(folder) | model._other_parts(folder, dtype))
+        with torch.device("meta"):
+            model._fit(dtype, "meta", size or Size())
+        parts = {name: part for name, part in model._pipeline.components.items() if isinstance(part, nn.Module)}
+        net = model._net.config
+        return Outline(
+            **model.shape._asdict(),
+            parts=parts,
+            tokens=math.prod(model._grid),
+            channels=net.num_attention_heads * net.attention_head_dim,
+            latents_shape=tuple(model.initial_noise(0).shape),
+            defaults=call_defaults(cls.pipeline_class),
+        )
+
+    @property
+    def autoencoder(self) -> Any:
+        """The pipeline's own."""
+        return self._pipeline.vae
+
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """The pipeline's transformers."""
+        found = (getattr(self._pipeline, name, None) for name in ("transformer", "transformer_2"))
+        return tuple(network for network in found if network is not None)
+
+    def _fit(self, dtype: torch.dtype, device: str, size: Size) -> None:
+        """Take the size, and make what depends on it."""
         self._net = self._pipeline.transformer
         self._device, self._dtype = torch.device(device), dtype
         self._require_sampler(self._pipeline.scheduler)
-        self._shape = self._choose_shape(size or Size())
+        self.shape = self._choose_shape(size)
         self._prepare()
-        self.info = self._make_info(folder)
 
     def _dtypes(self, dtype: torch.dtype) -> Any:
         """Return the precision of the pipeline's parts, as diffusers takes it."""
@@ -112,6 +159,10 @@ class PipelineModel(ABC):
     def _prepare(self) -> None:  # noqa: B027 - a family may have nothing to make
         """Make what depends on nothing but the size, and refuse what the family cannot serve."""
 
+    @abstractmethod
+    def _make_stacks(self) -> Sequence[BlockStack]:
+        """Return the block stacks, one for each transformer."""
+
     def _choose_shape(self, size: Size) -> Shape:
         """Return the shape of every video."""
         default = self._default_shape()._asdict()
@@ -136,7 +187,7 @@ class PipelineModel(ABC):
             scheduler_config=describe_scheduler(scheduler) | self._options.model_dump(exclude_defaults=True),
             latents_shape=tuple(self.initial_noise(0).shape),
             makes_schedule=self.makes_schedule,
-            **self._shape._asdict(),
+            **self.shape._asdict(),
         )
 
     def branches(self, guidance_scale: float) -> tuple[Branch, ...]:
@@ -177,7 +228,7 @@ class PipelineModel(ABC):
 
     def _drawn_shape(self) -> Shape:
         """Return the shape whose noise is drawn."""
-        return self._shape
+        return self.shape
 
     def new_scheduler(self, num_inference_steps: int, seed: int = 0) -> Scheduler:
         """Copy the pipeline's scheduler; diffusers schedulers keep one request's state."""

@@ -54,6 +54,16 @@ class ResampledModel:
         name = type(self._scheduler).__name__
         self.info = dataclasses.replace(model.info, scheduler=name, scheduler_config=stated)
 
+    @property
+    def autoencoder(self) -> Any:
+        """The model's."""
+        return self.base.autoencoder
+
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """The model's."""
+        return self.base.networks
+
     def branches(self, guidance_scale: float) -> tuple[Branch, ...]:
         """Return the model's branches."""
         return self.base.branches(guidance_scale)

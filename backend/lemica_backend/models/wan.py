@@ -15,8 +15,10 @@ from diffusers import WanPipeline
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from torch import Tensor
 
+from lemica_backend.blocks.stack import BlockStack, Range
 from lemica_backend.models.base import Stem, Text, guided
 from lemica_backend.models.pipeline_model import Options, PipelineModel, Shape, stack_texts, unpatch
+from lemica_backend.models.wan_stack import WanStack
 from lemica_backend.types import Branch
 
 MAX_TOKENS = 512  # WanPipeline.__call__
@@ -112,12 +114,14 @@ class WanModel(PipelineModel):
         (states,) = stack_texts(texts)
 
         def run(net: Any, rows: Rows) -> tuple[Tensor]:
-            hidden, text = stem.hidden[rows], net.condition_embedder.text_embedder(states[rows])
-            for block in net.blocks:
-                hidden = block(hidden, text, modulation[rows], self._rope)
-            return (hidden,)
+            stack = self.stacks[self._nets.index(net)]
+            return (stack(stem.hidden[rows], states[rows], modulation[rows], *self._rope),)
 
         return self._with_each_net(timesteps, run)[0]
+
+    def _make_stacks(self) -> Sequence[BlockStack]:
+        text = Range(MAX_TOKENS, MAX_TOKENS)
+        return [WanStack(net, self._rope, text, self._dtype) for net in self._nets if net is not None]
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
         """Modulate, project and put the patches together."""

@@ -25,6 +25,13 @@ def hash_weights(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def hash_file(path: Path) -> str:
+    """Return a sha256 over a file's size and contents, as far as `hash_weights` looks at them."""
+    digest = hashlib.sha256(f"{path.stat().st_size};".encode())
+    digest.update(_content(path))
+    return digest.hexdigest()
+
+
 def _content(path: Path) -> bytes:
     size = path.stat().st_size
     if size <= _WHOLE_FILE_BYTES:

@@ -17,12 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lemica_backend.blocks.engine_stack import StackCall
 from lemica_backend.config import Size
 from lemica_backend.errors import InvalidRequestError, ModelLoadError
 from lemica_backend.models.base import ModelInfo, Scheduler, Stem, guided, text_branches
 from lemica_backend.models.open_sora.layers import Texts
 from lemica_backend.models.open_sora.pipeline import OpenSoraPipeline
+from lemica_backend.models.open_sora.settings import VideoSettings
+from lemica_backend.models.open_sora.stack import OpenSoraStack
 from lemica_backend.models.open_sora.text import TextConditioner
+from lemica_backend.models.outline import Outline
 from lemica_backend.models.pipeline_model import Shape, fixed_shape
 from lemica_backend.models.weights_hash import hash_weights
 from lemica_backend.types import Branch
@@ -73,13 +77,33 @@ class OpenSoraModel:
             max_tokens=self._net.config.model_max_length,
         )
         self.info = self._make_info(folder)
+        self.stacks: list[StackCall] = [self._make_stack(dtype)]
         fixed_shape(Shape(self.info.height, self.info.width, self.info.num_frames), size or Size())
         if options:
             raise ModelLoadError(f"model.json, options: this family has none; got {', '.join(options)}")
 
+    @classmethod
+    def outline(
+        cls, folder: Path, *, dtype: torch.dtype, size: Size | None = None, options: Mapping[str, object] | None = None
+    ) -> Outline:
+        """Return what can be known without the weights."""
+        pipeline = OpenSoraPipeline.outline(folder)
+        _, frames, rows, columns = latents = _latents_shape(pipeline.transformer, pipeline.vae, pipeline.video)
+        patch, cell = pipeline.transformer.config.patch_size, pipeline.vae.spatial_factor
+        shape = Shape(rows * cell, columns * cell, pipeline.video.num_frames)
+        fixed_shape(shape, size or Size())
+        return Outline(
+            **shape._asdict(),
+            parts={name: getattr(pipeline, name) for name in ("transformer", "vae", "text_encoder")},
+            tokens=frames * -(-rows // patch) * -(-columns // patch),
+            channels=pipeline.transformer.config.hidden_size,
+            latents_shape=latents,
+            defaults={"num_inference_steps": 30, "guidance_scale": 7.0},  # of the official sampling configuration
+        )
+
     def _make_info(self, folder: Path) -> ModelInfo:
         video, cell = self._video, self._vae.spatial_factor
-        rows, columns = video.height // cell, video.width // cell
+        latents = _latents_shape(self._net, self._vae, video)
         return ModelInfo(
             family="open_sora",
             max_steps=self._scheduler.config.num_train_timesteps,
@@ -87,15 +111,25 @@ class OpenSoraModel:
             scheduler=type(self._scheduler).__name__,
             scheduler_config=self._describe_sampling(),
             num_frames=video.num_frames,
-            height=rows * cell,
-            width=columns * cell,
-            latents_shape=(self._net.config.in_channels, self._vae.latent_frames(video.num_frames), rows, columns),
+            height=latents[2] * cell,
+            width=latents[3] * cell,
+            latents_shape=latents,
         )
 
     def _describe_sampling(self) -> dict[str, Any]:
         """Return the scheduler's parameters, and the frame rate, on which trajectories depend as much."""
         config = {k: v for k, v in sorted(self._scheduler.config.items()) if not k.startswith("_")}
         return {**config, "fps": self._video.conditioning_fps}
+
+    @property
+    def autoencoder(self) -> Any:
+        """The one of this project, which has no switches: it decodes in slices of frames already."""
+        return self._vae
+
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """The STDiT3."""
+        return (self._net,)
 
     def branches(self, guidance_scale: float) -> tuple[Branch, ...]:
         """Return the branches of classifier-free guidance."""
@@ -143,8 +177,13 @@ class OpenSoraModel:
 
     def blocks(self, stem: Stem, texts: Sequence[Tensor]) -> Tensor:
         """Run the spatial and temporal blocks; texts of different length are padded and masked."""
-        output: Tensor = self._net.transform(stem.hidden, _pad(texts), stem.conditions[0])
-        return output
+        states, shown = _pad(texts)
+        return self.stacks[0](stem.hidden, states, shown, stem.conditions[0])
+
+    def _make_stack(self, dtype: torch.dtype) -> OpenSoraStack:
+        _, frames, rows, columns = self.info.latents_shape
+        patch = self._net.config.patch_size
+        return OpenSoraStack(self._net, frames, -(-rows // patch) * -(-columns // patch), dtype)
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
         """Predict the velocity from clip to noise, diffusers' sign; the variance channels are dropped."""
@@ -161,6 +200,12 @@ class OpenSoraModel:
         video = self._vae.decode(latents[None], self.info.num_frames)[0]  # (3, frames, height, width) in [-1, 1]
         pixels = (video.float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 3, 0)
         return cast("NDArray[np.uint8]", (pixels * 255).round().byte().cpu().numpy())
+
+
+def _latents_shape(net: Any, vae: Any, video: VideoSettings) -> tuple[int, int, int, int]:
+    """Return channels, frames, rows and columns of a video's latents."""
+    rows, columns = video.height // vae.spatial_factor, video.width // vae.spatial_factor
+    return net.config.in_channels, vae.latent_frames(video.num_frames), rows, columns
 
 
 def _pad(texts: Sequence[Tensor]) -> Texts:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, T5EncoderModel
 
 from lemica_backend.models.open_sora.scheduler import RectifiedFlowScheduler
 from lemica_backend.models.open_sora.settings import VideoSettings
@@ -19,6 +19,7 @@ from lemica_backend.models.open_sora.weights import fill, read_text_encoder
 
 INDEX_FILE = "model_index.json"
 CLASS_NAME = "OpenSoraPipeline"
+_KINDS: dict[str, Any] = {"transformer": STDiT3, "vae": OpenSoraVAE}
 _PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 
 
@@ -72,6 +73,15 @@ class OpenSoraPipeline:
             AutoTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True),
             video,
         )
+
+    @classmethod
+    def outline(cls, folder: Path) -> OpenSoraPipeline:
+        """Return the pipeline of a folder without weights and tokenizer, on the meta device."""
+        with torch.device("meta"):
+            text = T5EncoderModel(AutoConfig.from_pretrained(folder / "text_encoder", local_files_only=True))
+            parts = (kind.from_config(kind.load_config(folder / name)) for name, kind in _KINDS.items())
+            transformer, vae = parts
+        return cls.assemble(transformer, vae, text, None, _read_video(folder / INDEX_FILE))
 
     def save_pretrained(self, folder: Path) -> None:
         """Write every part into a folder of its own, and the index."""

@@ -1,0 +1,77 @@
+"""OpenVINO on CPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import openvino
+import torch
+from numpy.typing import NDArray
+from openvino.preprocess import PrePostProcessor
+from torch import Tensor
+
+from lemica_backend.blocks.engine_stack import Run
+from lemica_backend.blocks.engines import Place
+from lemica_backend.blocks.stack import BlockStack
+
+__all__ = ["OpenVinoEngine"]
+
+
+class OpenVinoEngine:
+    """See `lemica_backend.blocks.engines.BlockEngine`."""
+
+    name = "openvino"
+    packages = ("openvino", "torch")
+    suffix = ".onnx"
+    ranges_matter = False
+    dtypes = (torch.float32, torch.float16, torch.bfloat16)
+    precisions = ("dtype",)
+    devices = ("cpu",)
+    builds_anywhere = False
+
+    def device_key(self, device: torch.device) -> str:
+        """Return the type of the device."""
+        return device.type
+
+    def build(self, stack: BlockStack, place: Place, path: Path) -> None:
+        """Export the graph."""
+        from lemica_backend.blocks.onnx_export import export_onnx  # noqa: PLC0415 - serving needs no onnx
+
+        export_onnx(stack, place.device, path)
+
+    def load(self, stack: BlockStack, place: Place, path: Path) -> Run:
+        """Compile the graph for this processor, to as many threads as torch has."""
+        core = openvino.Core()
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",  # or processors with AMX would round what is wider to bfloat16
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "ENABLE_CPU_PINNING": False,  # torch's threads are not pinned either, and would wait for the same cores
+        }
+        graph = _with_numpy_types(core.read_model(path), stack, place.dtype)
+        request = core.compile_model(graph, "CPU", settings).create_infer_request()
+        names = [each.name for each in stack.inputs]
+
+        def run(tensors: tuple[Tensor, ...]) -> Tensor:
+            feed = {name: _array(each) for name, each in zip(names, tensors, strict=True)}
+            output = torch.from_numpy(request.infer(feed, share_inputs=True)[0])  # a copy: later runs leave it alone
+            return output.to(place.dtype)
+
+        return run
+
+
+def _with_numpy_types(graph: Any, stack: BlockStack, dtype: torch.dtype) -> Any:
+    """Let float32 go in and out where the graph has bfloat16, which numpy has not; that rounds nothing."""
+    edges = PrePostProcessor(graph)
+    for index, each in enumerate(stack.inputs):
+        if each.dtype == torch.bfloat16:
+            edges.input(index).tensor().set_element_type(openvino.Type.f32)
+    if dtype == torch.bfloat16:
+        edges.output().tensor().set_element_type(openvino.Type.f32)
+    return edges.build()
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    array: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
+    return array

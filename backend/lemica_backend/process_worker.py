@@ -1,0 +1,188 @@
+"""A worker in a process of its own, so that its end is nobody else's; no torch on this side."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lemica_backend.pipe import receive, send
+from lemica_backend.planned import PlannedRequest
+from lemica_backend.worker import Decoded, Facts, Started, Stepped, WorkerLostError
+
+_ENDING_S = 5.0
+
+
+class Recipe(NamedTuple):
+    """How the child makes its `LocalWorker`: a function by its name, for what it imports is not for this process.
+
+    It gets the arguments and ``measures=``.
+    """
+
+    module: str
+    function: str
+    arguments: tuple[Any, ...]
+
+
+class ProcessSource:
+    """Starts a process for each worker, one after another.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    device : str
+    timeout_s : float
+        Seconds in which a worker has to do one thing; loading may take any time.
+    """
+
+    def __init__(self, recipe: Recipe, device: str, timeout_s: float) -> None:
+        self.device = device
+        self._recipe = recipe
+        self._timeout_s = timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process of the current worker, or of the last one."""
+        return self._process.pid if self._process else None
+
+    def open(self, on_end: Callable[[], None], *, measures: bool) -> ProcessWorker:
+        """Start a process and let it load the model; see `lemica_backend.worker.WorkerSource`."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = process = _start(theirs)
+        worker = ProcessWorker(process, Connection(ours.detach()), self._timeout_s)
+        threading.Thread(target=_tell_end, args=[process, on_end], daemon=True).start()
+        worker.load(self._recipe, measures=measures)
+        return worker
+
+    def kill(self) -> None:
+        """End the current process."""
+        if self._process:
+            self._process.kill()
+
+
+def _start(end: socket.socket) -> subprocess.Popen[bytes]:
+    """Start the child at the other end of a socket; it ends when the thread that starts it does."""
+    command = [sys.executable, "-m", "lemica_backend.worker_main", str(end.fileno()), str(os.getpid())]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    return subprocess.Popen(command, pass_fds=[end.fileno()], env=environment, stdin=subprocess.DEVNULL)
+
+
+def _tell_end(process: subprocess.Popen[bytes], on_end: Callable[[], None]) -> None:
+    process.wait()
+    on_end()
+
+
+class ProcessWorker:
+    """See `lemica_backend.worker.Worker`; every call waits for its answer, but for those that have none.
+
+    Parameters
+    ----------
+    process : Popen
+    connection : Connection
+        To the child's end, where `lemica_backend.worker_main` listens.
+    timeout_s : float
+    """
+
+    facts: Facts
+
+    def __init__(self, process: subprocess.Popen[bytes], connection: Connection, timeout_s: float) -> None:
+        self._process = process
+        self._connection = connection
+        self._timeout_s = timeout_s
+
+    def load(self, recipe: Recipe, *, measures: bool) -> None:
+        """Wait until the model is loaded; raises what `lemica_backend.worker.WorkerSource.open` raises."""
+        self._send((recipe, measures))
+        try:
+            self.facts = self._receive(None)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the process has ended."""
+        return self._process.poll() is not None
+
+    def start(self, number: int, planned: PlannedRequest) -> Started:
+        """Encode the text and draw the noise."""
+        return cast(Started, self._ask("start", number, _slim(planned)))
+
+    def step(self, numbers: Sequence[int]) -> Stepped:
+        """Take one denoising step of these requests."""
+        return cast(Stepped, self._ask("step", list(numbers)))
+
+    def replan(self, number: int, planned: PlannedRequest) -> None:
+        """Let a request go on as this one says."""
+        self._ask("replan", number, _slim(planned))
+
+    def decode(self, number: int) -> Decoded:
+        """Decode the latents of a request that has taken all its steps."""
+        return cast(Decoded, self._ask("decode", number))
+
+    def preview(self, number: int) -> NDArray[np.uint8]:
+        """Return the middle frame of the latents as they are."""
+        return cast(NDArray[np.uint8], self._ask("preview", number))
+
+    def drop(self, number: int) -> None:
+        """Forget a request."""
+        with contextlib.suppress(WorkerLostError):  # then all that it held is gone
+            self._send(("drop", number))  # without an answer, so that nobody waits for it
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        try:
+            self._process.wait(_ENDING_S)  # it ends by itself when its pipe does
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, name: str, *arguments: object) -> Any:
+        self._send((name, *arguments))
+        return self._receive(self._timeout_s)
+
+    def _send(self, message: object) -> None:
+        try:
+            send(self._connection, message)
+        except OSError:
+            raise self._lost() from None
+
+    def _receive(self, timeout_s: float | None) -> Any:
+        try:
+            if not self._connection.poll(timeout_s):
+                self._process.kill()
+                raise WorkerLostError(f"the worker did not answer within {timeout_s:g} s and was ended")
+            is_error, value = receive(self._connection)
+        except (EOFError, OSError):
+            raise self._lost() from None
+        if is_error:
+            raise value
+        return value
+
+    def _lost(self) -> WorkerLostError:
+        """Return how the process ended, as an error; where it only closed its end, it is ended."""
+        try:
+            code = self._process.wait(_ENDING_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        return WorkerLostError(f"the worker that computed the request ended {how}")
+
+
+def _slim(planned: PlannedRequest) -> PlannedRequest:
+    """Return the request without what only the engine looks at; of its range, nothing but operators matters there."""
+    return dataclasses.replace(planned, courses=planned.courses[-1:])

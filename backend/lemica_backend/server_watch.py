@@ -1,0 +1,48 @@
+"""What becomes of the tritonserver that an engine serves: whether it is gone, or on its way out.
+
+A server that is told to end closes its listening sockets at once and then waits for what it has accepted; it tells its
+Python processes nothing until that is answered. (Asking it through its Python API in that state can hang or crash
+it: seen with 24.10.)
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+
+import psutil
+
+from lemica_backend.engine_place import Server
+
+_log = logging.getLogger(__name__)
+
+
+class ServerWatch:
+    """Watches one server.
+
+    Parameters
+    ----------
+    server : Server
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._process = psutil.Process(server.pid)
+        self._descriptor = os.pidfd_open(server.pid)
+        self._was_there = server.is_running()
+        self._seen: set[tuple[object, ...]] = set()
+
+    def is_gone(self) -> bool:
+        """Whether the process ended, in whatever way."""
+        return not self._was_there or bool(select.select([self._descriptor], [], [], 0)[0])
+
+    def is_ending(self) -> bool:
+        """Whether it stopped listening where it listened before; False where that cannot be found out."""
+        try:
+            connections = self._process.net_connections(kind="tcp")
+        except psutil.Error:
+            _log.warning("cannot see what the server listens to: its end will find requests unanswered", exc_info=True)
+            return False
+        listening = {tuple[object, ...](each.laddr) for each in connections if each.status == psutil.CONN_LISTEN}
+        self._seen |= listening
+        return not listening >= self._seen

@@ -1,0 +1,102 @@
+"""Tables, JSON and a picture of what the latency rounds measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.load.latency import CAPACITY, OVERLOAD, WAYS, Plan, share_name
+from benchmarks.load.measures import compare, medians
+from lemica_planner.atomic import write_text
+
+_RANGED = "lemica"
+_LATENCIES = ("p50_turns", "p95_turns", "p99_turns", "per_turn")
+_SHOWN = (*_LATENCIES, "turn_s", "computed", "met", "refused", "failed", "silent", "late_s")
+
+
+def summary(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return medians by load and way, and the ratios of the engine to each other way."""
+    shares = {share_name(share): _LATENCIES for share in plan.shares}
+    wanted = {CAPACITY: ("per_turn",), **shares, OVERLOAD: ("met",)}
+    return {
+        "plan": plan.settings(),
+        "medians": list(medians(rows, "load", "way")),
+        "ratios": list(compare(rows, _RANGED, wanted)),
+        "rows": list(rows),
+    }
+
+
+def show(found: Mapping[str, Any], console: Console) -> None:
+    """Print the two tables."""
+    measured = Table("load", "way", "rounds", *_SHOWN, title="medians over rounds")
+    for row in found["medians"]:
+        measured.add_row(row["load"], row["way"], str(row["rounds"]), *(_figure(row.get(name)) for name in _SHOWN))
+    console.print(measured)
+    against = Table("load", "measure", "against", "ratio", "95 %", "ours", "theirs", "rounds", title="lemica / others")
+    for row in found["ratios"]:
+        low, high = row["interval"]
+        figures = (_figure(row["ratio"]), f"{_figure(low)} to {_figure(high)}", _figure(row["ours"]))
+        against.add_row(
+            row["load"], row["measure"], row["against"], *figures, _figure(row["theirs"]), str(row["rounds"])
+        )
+    console.print(against)
+
+
+def write_json(found: Mapping[str, Any], path: Path) -> None:
+    """Write everything; what was not measured is null."""
+    write_text(path, json.dumps(without_nan(found), indent=1) + "\n")
+
+
+def draw(found: Mapping[str, Any], path: Path) -> None:
+    """Save a picture: p95 by load of each way, and the deadlines met under overload."""
+    import matplotlib as mpl  # noqa: PLC0415
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.5), layout="constrained")
+    shares = found["plan"]["shares"]
+    for way in WAYS:
+        left.plot([100 * share for share in shares], _column(found, shares, way.name), marker="o", label=way.name)
+    left.set(xlabel="Poisson arrivals, % of lemica's capacity", ylabel="p95 of latency (turns)", yscale="log")
+    left.grid(True, which="both", alpha=0.25)
+    left.legend(frameon=False)
+    met = {row["way"]: 100 * row["met"] for row in found["medians"] if row["load"] == OVERLOAD}
+    _draw_met(right, met, found["plan"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _draw_met(axes: Any, met: Mapping[str, float], plan: Mapping[str, Any]) -> None:
+    names = list(met)[::-1]
+    labels = [f"lemica, {plan['floor']}..{plan['ceiling']}" if name == _RANGED else name for name in names]
+    bars = axes.barh(labels, [met[name] for name in names])
+    axes.bar_label(bars, fmt="%.0f %%", padding=3)
+    share = 100 * plan["overload"]
+    axes.set(xlabel=f"deadlines met at {share:.0f} % of the capacity at {plan['ceiling']} (%)", xlim=(0, 112))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _column(found: Mapping[str, Any], shares: Sequence[float], way: str) -> list[float]:
+    by_load = {row["load"]: row["p95_turns"] for row in found["medians"] if row["way"] == way}
+    return [by_load.get(share_name(share), math.nan) for share in shares]
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.3g}"
+
+
+def without_nan(value: Any) -> Any:
+    """Return a value as JSON can have it: what is not finite is null."""
+    if isinstance(value, Mapping):
+        return {name: without_nan(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,53 @@
+"""The options that every command of `lemica` shares: which server, and how to speak to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from lemica_client.client import Client
+from lemica_client.connection import connection_from_environment, make_tls, parse_headers
+
+Url = Annotated[
+    str,
+    typer.Option(
+        envvar="LEMICA_URL",
+        help="grpc://HOST:PORT, http://HOST:PORT, grpcs:// and https:// with TLS.",
+    ),
+]
+Model = Annotated[str, typer.Option(envvar="LEMICA_MODEL", help="Model on the server.")]
+TimeoutS = Annotated[float, typer.Option(help="Seconds to wait for the answer; the server then stops too.")]
+Retries = Annotated[
+    int, typer.Option(min=0, max=100, help="Times to try again while the server says UNAVAILABLE or cannot be reached.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header", help="Sent along, as 'Name: value'; may be repeated. [env var: LEMICA_HEADERS, one a line]"
+    ),
+]
+TlsRoot = Annotated[str | None, typer.Option(envvar="LEMICA_TLS_ROOT", help="Certificates to trust, a PEM file.")]
+TlsKey = Annotated[str | None, typer.Option(envvar="LEMICA_TLS_KEY", help="Private key of this client, a PEM file.")]
+TlsCert = Annotated[str | None, typer.Option(envvar="LEMICA_TLS_CERT", help="Its certificate chain, a PEM file.")]
+TlsInsecure = Annotated[
+    bool, typer.Option(envvar="LEMICA_TLS_INSECURE", help="Trust whatever certificate the server shows: for tests.")
+]
+
+
+def connection_settings(
+    headers: list[str] | None,
+    tls_root: str | None,
+    tls_key: str | None,
+    tls_cert: str | None,
+    tls_insecure: bool,
+) -> dict[str, Any]:
+    """Return the `Client`'s settings for these options; headers given here replace those of the environment."""
+    given = parse_headers(headers) if headers else connection_from_environment()[1]
+    return {"headers": given, "tls": make_tls(tls_root, tls_key, tls_cert, tls_insecure)}
+
+
+def open_client(url: str, model: str, timeout_s: float, retries: int, connection: dict[str, Any]) -> Client:
+    """Return a client for these options."""
+    return Client(url, model=model, timeout_s=timeout_s, retries=retries, **connection)
