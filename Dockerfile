@@ -41,7 +41,8 @@ COPY model_repository /models
 ENV PATH=/opt/lemica/venv/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    HF_HUB_OFFLINE=1
+    HF_HUB_OFFLINE=1 \
+    ORT_DISABLE_TELEMETRY=1
 
 # The stock image makes the user triton-server with this number; a number lets Kubernetes verify runAsNonRoot.
 USER 1000:1000

@@ -6,6 +6,8 @@ STAMP := $(VENV)/.installed
 # Two torch processes that spin while they wait would starve each other on a small machine.
 export OMP_WAIT_POLICY := PASSIVE
 export HF_HUB_OFFLINE := 1
+# ONNX Runtime would report its use.
+export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help setup demo test check format bench train evaluate calibrate report clean
 

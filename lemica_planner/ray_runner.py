@@ -6,6 +6,7 @@ measurement goes into the one journal, so the graph does not depend on how many 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -51,6 +52,7 @@ class RayRunner:
     ) -> None:
         self._owns_cluster = not ray.is_initialized()
         if self._owns_cluster:
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports its use where nobody can be asked
             ray.init(address=address, log_to_driver=False, include_dashboard=False)
         self._actors: list[Any] = []
         wanted = {"num_cpus": 1, **(resources or {})}

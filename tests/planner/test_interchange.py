@@ -85,7 +85,7 @@ def test_cache_dit_is_told_to_follow_the_mask(plan):
 def test_cache_dit_cannot_run_other_operators(plan):
     entry = PlanEntry((0, 2, 5), operators=("residual", "output-linear"))
     other = CachePlan(provenance=plan.provenance, entries={3: entry})
-    with pytest.raises(PlanFormatError, match="is for output-linear, residual; calibrate with --operators residual"):
+    with pytest.raises(PlanFormatError, match="is for output-linear, residual: calibrate with --operators residual"):
         cache_dit_config(other, 3)
 
 

@@ -60,7 +60,7 @@ def sent(server, caller):
     for values in ({"seed": -1}, {"budget": "unheard of"}, {"num_inference_steps": 5, "budget": "fast"}):
         caller.refusal(prompt="a", request_id="bad", **values)
     caller.refusal(prompt="a", budget="fast", deadline_ms=1)
-    caller.refusal(prompt="a", guidance_scale=3e38, request_id="blown up")
+    caller.refusal(prompt="a", guidance_scale=3e38, seed=11, request_id="blown up")  # in its first step
     caller.refusal(**LONG, timeout=300_000)
     scrape_until(server, lambda scrape: scrape.value("lemica_started_requests") == 0)
     running = [begin_long(caller)]
@@ -161,8 +161,8 @@ def test_drift_is_measured_by_budget(sent):
 def test_gauges_follow_what_is_held(server, caller, sent):
     assert sent.value("lemica_cache_limit_bytes") == CACHE_BYTES
     calls = [caller.client.async_infer("tiny", caller.tensors(**LONG), ignored) for _ in range(2)]
-    held = scrape_until(server, lambda scrape: scrape.value("lemica_waiting_requests") == 1)
-    assert held.value("lemica_started_requests") == 1
+    both = ("lemica_started_requests", "lemica_waiting_requests")
+    held = scrape_until(server, lambda scrape: [scrape.value(name) for name in both] == [1, 1])
     assert held.value("lemica_backlog_seconds") > 0
     for call in calls:
         call.cancel()
