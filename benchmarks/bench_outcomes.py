@@ -155,7 +155,7 @@ def main(
     points = [curve_row(name, budget, values) for (name, budget), values in errors.items()]
     title, unit = TITLES.get(metric, (metric, "error"))
     curves = {metric: {"title": title, "unit": unit, "rows": points}}
-    words = {"heading": heading, "about": f"{len(outcomes)} held-out prompts, whose intervals these are."}
+    words = {"heading": heading, "about": f"{len(outcomes)} held-out prompts; the intervals are over them."}
     known = {**words, "metric": metric, "prompts": len(outcomes), "first_seed": FIRST_SEED, "mean_ratio": mean}
     write_result({**known, "rows": rows, "curves": curves}, output)
 

@@ -160,7 +160,10 @@ def _sureness(graph: ErrorGraph | OperatorGraph, plan: CachePlan) -> str:
 
 
 def _sure_row(plan: CachePlan, found: Confidence) -> str:
-    needed = "more than 64 times those here" if found.samples_needed is None else f"about {found.samples_needed}"
+    needed = "more than 64 times those here"
+    if found.samples_needed is not None:
+        more = found.samples_needed - found.samples
+        needed = f"about {found.samples_needed}, {more} more" if more else f"these {found.samples}"
     return (
         f"<tr><td>{found.budget} {_names(plan, found.budget)}</td><td>{found.agreement:.0%}</td>"
         f"<td>{found.worst_low:.4g} to {found.worst_high:.4g}</td><td>{found.regret:.1%}</td><td>{needed}</td></tr>"

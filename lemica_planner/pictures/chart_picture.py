@@ -66,7 +66,7 @@ def draw_chart(chart: Chart, *, has_legend: bool = True) -> Picture:
     marks += [mark for each in reversed(ordered) for mark in _line(each, chart)]
     marks += [*_names(ordered, frame), *legend]
     height = max((mark.place.y for mark in legend if isinstance(mark, Label)), default=_BOTTOM + 40) + 12
-    top = heading[0].place.y - _LINES[-2]
+    top = min(0.0, heading[0].place.y - _LINES[-2])
     return Picture(f"{chart.title} over {chart.across}", Place(0, top), _WIDTH, height - top, tuple(marks))
 
 
