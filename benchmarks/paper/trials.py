@@ -23,7 +23,7 @@ _HEADINGS = {
     "table2": "The paper's table 2: calibration samples",
     "table3": "The paper's table 3: minimax against the shortest path",
     "temporal": "A plan on schedules of other lengths",
-    "transfer": "A plan on other models, or under other guidance",
+    "transfer": "A plan under other guidance",
 }
 
 
@@ -106,7 +106,7 @@ class Report:
     def to_json(self) -> str:
         """Return everything on one line."""
         rows, differences = ([row.to_dict() for row in some] for some in (self.rows, self.differences))
-        words = {"heading": _HEADINGS[self.command], "about": about(self.facts)}
+        words = {"heading": self._heading(), "about": about(self.facts)}
         known = {"command": self.command, **words, **self.facts, "rows": rows, "differences": differences}
         return json.dumps({**known, "curves": self._curves(), "notes": self.notes})
 
@@ -117,6 +117,10 @@ class Report:
         print(self.to_json())
         if output:
             output.write_text(self.to_json() + "\n", encoding="utf-8")
+
+    def _heading(self) -> str:
+        several = self.command == "transfer" and len(self.facts["models"]) > 1
+        return "The plans of models on each other" if several else _HEADINGS[self.command]
 
     def _curves(self) -> dict[str, Any]:
         """Return for every measure the rows that a plot over computed steps needs, one plot a group."""

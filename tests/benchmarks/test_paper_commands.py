@@ -101,6 +101,7 @@ def test_transfer_between_families(run, tiny_a, tiny_open_sora, tmp_path):
         assert len(row["steps"][0]) == row["budget"]
         assert row["latents_l1"][0] > 0
     assert found["block_engines"] == {"tiny_a": "eager", "tiny_open_sora": "eager"}
+    assert found["heading"] == "The plans of models on each other"
 
 
 def test_folders_of_one_name_are_told_apart(run, tiny_a, tiny_b, tmp_path):
@@ -120,6 +121,7 @@ def test_folders_of_one_name_are_told_apart(run, tiny_a, tiny_b, tmp_path):
 
 def test_transfer_to_other_guidance_needs_one_model_only(run, tiny_a, tmp_path):
     found = checked(run("transfer", tiny_a, "--guidance-scale", "2", "--samples", "1", "--draws", "2"), tmp_path)
+    assert found["heading"] == "A plan under other guidance"
     assert len(list((tmp_path / "work" / "graphs").iterdir())) == 2 * 2
     groups = {row["group"] for row in found["rows"]}
     assert groups == {
