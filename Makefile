@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE := 1
 # ONNX Runtime would report its use.
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup demo test check format bench train evaluate calibrate report clean
+.PHONY: help setup demo test check format bench train evaluate calibrate report paper clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -49,11 +49,18 @@ train: $(STAMP) ## Train the embedded model (hours on a CPU; run it again to car
 evaluate: $(STAMP) ## Check the embedded model on captions that it was never trained on
 	@PYTHONPATH=training $(BIN)/python -m shapes evaluate $(WEIGHTS)
 
-calibrate: $(STAMP) ## Measure the embedded model's error graph and write its plans (an hour on a CPU; resumable)
-	@scripts/calibrate_latte_shapes.sh $(BIN)
+# The embedded models that are there; each has its prompts for calibration beside its weights.
+MODELS := $(patsubst %/config.pbtxt,%,$(wildcard $(foreach name,latte_shapes opensora_shapes,model_repository/$(name)/config.pbtxt)))
 
-report: $(STAMP) ## Write a page about the embedded model's plans: its graph, and what benchmarks left in benchmarks/results
-	@scripts/report_latte_shapes.sh $(BIN)
+calibrate: $(STAMP) ## Measure the embedded models' error graphs and write their plans (hours on a CPU; resumable)
+	@set -e; for model in $(MODELS); do scripts/calibrate.sh $(BIN) $$model; done
+
+report: $(STAMP) ## Write a page about each embedded model's plans: its graph, and what benchmarks left in benchmarks/results
+	@set -e; for model in $(MODELS); do scripts/report.sh $(BIN) $$model; done
+
+paper: $(STAMP) ## Measure the paper's tables again on the embedded models (over an hour each on a CPU; resumable)
+	@set -e; for model in $(MODELS); do scripts/paper_tables.sh $(BIN) $$model; done
+	@$(if $(word 2,$(MODELS)),TABLES=models scripts/paper_tables.sh $(BIN) $(firstword $(MODELS)) "" $(word 2,$(MODELS)),true)
 
 clean: ## Remove what the targets above made, but for the environment
 	@rm -rf out runs build dist .pytest_cache .mypy_cache .ruff_cache

@@ -132,6 +132,7 @@ def main(
     metric: Annotated[
         str, typer.Option(help="What outcomes measure: latents_l1, latents_l2, or frames_l2.")
     ] = "latents_l1",
+    heading: Annotated[str, typer.Option(help="Above the charts of the report.")] = "What whole plans change",
     output: Annotated[Path | None, typer.Option(help="Write the JSON here as well.")] = None,
 ) -> None:
     """Print the comparison as a table, then as one line of JSON."""
@@ -154,7 +155,8 @@ def main(
     points = [curve_row(name, budget, values) for (name, budget), values in errors.items()]
     title, unit = TITLES.get(metric, (metric, "error"))
     curves = {metric: {"title": title, "unit": unit, "rows": points}}
-    known = {"metric": metric, "prompts": len(outcomes), "first_seed": FIRST_SEED, "mean_ratio": mean}
+    words = {"heading": heading, "about": f"{len(outcomes)} held-out prompts; the intervals are over them."}
+    known = {**words, "metric": metric, "prompts": len(outcomes), "first_seed": FIRST_SEED, "mean_ratio": mean}
     write_result({**known, "rows": rows, "curves": curves}, output)
 
 

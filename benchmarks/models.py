@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lemica_backend.opening import open_model
 from lemica_backend.replay import EngineReplayer, newest_version
 from lemica_planner import Replayer
 
-__all__ = ["OpenModel", "open_folder", "open_paper_replayer"]
+__all__ = ["OpenModel", "open_folder", "open_folders", "open_paper_replayer"]
 
 _PAPER_METRIC = "latents_l1"  # arXiv 2511.00090, equation 4
 
@@ -28,16 +29,19 @@ class OpenModel:
         The one with ``config.pbtxt``.
     model : VideoModel
     config : ModelConfig
+    called : str
+        Its name where that of the folder is another one's, too; empty for the folder's.
     """
 
     folder: Path
     model: VideoModel
     config: ModelConfig
+    called: str = ""
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.resolve().name
+        """What tables and files call it: the folder's name, with as many of the folders around it as tell it apart."""
+        return self.called or self.folder.resolve().name
 
     @property
     def num_steps(self) -> int:
@@ -69,17 +73,45 @@ class OpenModel:
         return EngineReplayer(self.model, self.config, self.name, _PAPER_METRIC)
 
 
-def open_folder(folder: Path) -> OpenModel:
+def open_folder(folder: Path, *, eager: bool = True) -> OpenModel:
     """Load the newest version in a model folder; raises `ModelLoadError`.
 
-    The block stack runs eagerly, whatever ``model.json`` says: others' caches hook into torch modules, and figures of
-    different days are to be of the same arithmetic.
+    Parameters
+    ----------
+    folder : Path
+    eager : bool
+        Whether torch runs the block stack, whatever ``model.json`` says: others' caches hook into torch modules. If
+        not, the engine that it names runs it, which is faster, and torch where there is no artifact for that engine.
     """
     version = newest_version(folder)
-    config = load_config(version / MODEL_FILE).model_copy(update={"blocks": Blocks()})
+    config = load_config(version / MODEL_FILE)
+    if eager:
+        config = config.model_copy(update={"blocks": Blocks()})
     return OpenModel(folder, open_model(version, config), config)
 
 
-def open_paper_replayer(folder: Path, num_steps: int, guidance_scale: float) -> Replayer:
+def open_folders(folders: Sequence[Path], *, eager: bool = True) -> list[OpenModel]:
+    """Load several model folders, each with a name of its own; raises `ModelLoadError`."""
+    return [
+        replace(open_folder(folder, eager=eager), called=name)
+        for folder, name in zip(folders, _distinct_names(folders), strict=True)
+    ]
+
+
+def open_paper_replayer(folder: Path, num_steps: int, guidance_scale: float, *, eager: bool) -> Replayer:
     """Open a model folder in a worker for calibration with the paper's metric."""
-    return open_folder(folder).with_defaults(num_steps=num_steps, guidance_scale=guidance_scale).replayer()
+    opened = open_folder(folder, eager=eager)
+    return opened.with_defaults(num_steps=num_steps, guidance_scale=guidance_scale).replayer()
+
+
+def _distinct_names(folders: Sequence[Path]) -> list[str]:
+    """Return the shortest ends of the paths that no two different folders share."""
+    every = [folder.resolve().parts for folder in folders]
+
+    def name(parts: tuple[str, ...]) -> str:
+        others = [other for other in every if other != parts]
+        lengths = range(1, len(parts) + 1)
+        length = next((at for at in lengths if all(other[-at:] != parts[-at:] for other in others)), len(parts))
+        return "/".join(parts[-length:])
+
+    return [name(parts) for parts in every]

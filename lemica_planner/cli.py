@@ -20,7 +20,7 @@ from lemica_planner.plan_sources import PUBLISHED, config_path, decoded, load_pl
 from lemica_planner.prompt_sets import SOURCES, count_categories, load_prompts, to_json_line
 from lemica_planner.report import render_report
 from lemica_planner.report_content import Report
-from lemica_planner.report_files import read_all_curves, save_pictures
+from lemica_planner.report_files import read_all_curves, read_all_words, save_pictures
 from lemica_planner.report_steps import read_comparison
 from lemica_planner.served_steps import describe_misfit
 from lemica_planner.sheet import read_sheet
@@ -145,7 +145,8 @@ def report(
         plan = CachePlan.from_graph(errors, names=_parse_names(names))
         comparison = None if steps is None else read_comparison(steps.read_text(encoding="utf-8"), str(steps))
         sheets = tuple(map(read_sheet, sheet or ()))
-        report = Report(errors, plan, read_all_curves(curves or (), ours or ()), sheets, comparison)
+        charts, words = read_all_curves(curves or (), ours or ()), read_all_words(curves or ())
+        report = Report(errors, plan, charts, sheets, comparison, words)
         for path in save_pictures(report.pictures, png) if png else ():
             console.print(f"picture: {path}", soft_wrap=True)
         write_text(output, render_report(report))

@@ -5,9 +5,9 @@ One object is one chart::
     {"title": "LPIPS", "unit": "distance",
      "rows": [{"method": "minimax", "forwards": 10, "value": 0.005, "low": 0.004, "high": 0.006}, ...]}
 
-A file holds one such object, or holds them by measure under the key ``curves``, with anything else beside it. Other
-keys of a row are the benchmark's own. Where another cost than forwards is meant, ``axis`` beside the title names it,
-and the rows have it under ``cost``.
+A file holds one such object, or holds them by measure under the key ``curves``, with anything else beside it; of that,
+``heading`` and ``about`` are texts that the page shows above the charts. Other keys of a row are the benchmark's own.
+Where another cost than forwards is meant, ``axis`` beside the title names it, and the rows have it under ``cost``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from lemica_planner.errors import PlanFormatError
 from lemica_planner.pictures import Chart, Point, Series
 from lemica_planner.strict_json import check_keys, describe, require_list, require_object
 
-__all__ = ["is_ours", "read_curves"]
+__all__ = ["Words", "is_ours", "read_curves", "read_words"]
 
 _CHART_KEYS = ("title", "unit", "rows")
 _FORWARDS = "forwards"
 _OURS = ("lemica", "minimax")
 _ROUNDED = 1e-6  # share of a value by which rounding may put it outside its interval
+
+
+class Words(NamedTuple):
+    """What a file says of its charts; empty where it says nothing."""
+
+    heading: str = ""
+    about: str = ""
 
 
 def is_ours(method: str, named: Iterable[str] = ()) -> bool:
@@ -52,11 +59,7 @@ def read_curves(text: str, where: str, ours: Iterable[str] = ()) -> dict[str, Ch
     PlanFormatError
         If the text holds no curves, or broken ones; the message names the place.
     """
-    try:
-        data = require_object(json.loads(text), where)
-    except (json.JSONDecodeError, RecursionError) as exc:
-        raise PlanFormatError(f"{where} is not JSON ({exc}); give a result file that a benchmark wrote") from exc
-    named = tuple(ours)
+    data, named = _loaded(text, where), tuple(ours)
     if "curves" not in data and "rows" in data and "title" in data:
         return {"": _chart(data, where, named)}
     if "curves" not in data:
@@ -69,6 +72,19 @@ def read_curves(text: str, where: str, ours: Iterable[str] = ()) -> dict[str, Ch
         key: _chart(require_object(each, f"{where}: curves.{key}"), f"{where}: curves.{key}", named)
         for key, each in curves.items()
     }
+
+
+def read_words(text: str, where: str) -> Words:
+    """Return the heading of a file of curves, and what it says about them; raises as `read_curves`."""
+    data = _loaded(text, where)
+    return Words(*(_text(data[key], f"{where}: {key}") if key in data else "" for key in Words._fields))
+
+
+def _loaded(text: str, where: str) -> Mapping[str, Any]:
+    try:
+        return require_object(json.loads(text), where)
+    except (json.JSONDecodeError, RecursionError) as exc:
+        raise PlanFormatError(f"{where} is not JSON ({exc}); give a result file that a benchmark wrote") from exc
 
 
 def _chart(data: Mapping[str, Any], where: str, ours: tuple[str, ...]) -> Chart:

@@ -11,6 +11,7 @@ from string import Template
 
 from lemica_planner.calibration_cost import CalibrationCost, calibration_cost
 from lemica_planner.confidence import Confidence, confidence
+from lemica_planner.curves_file import Words
 from lemica_planner.graph import ErrorGraph
 from lemica_planner.operator_graph import OperatorGraph
 from lemica_planner.pictures import draw_strip, to_svg, tones_css
@@ -88,7 +89,7 @@ def _curves(report: Report) -> str:
     if not groups:
         return ""
     sections = (
-        f'<h3>{escape(_heading(file))}</h3><div class="grid">{"".join(figures)}</div>'
+        f'{_heading(file, report.words.get(file, Words()))}<div class="grid">{"".join(figures)}</div>'
         for file, figures in groups.items()
     )
     return (
@@ -98,8 +99,10 @@ def _curves(report: Report) -> str:
     )
 
 
-def _heading(file: str) -> str:
-    return file.replace("_", " ").replace("-", " ").capitalize()
+def _heading(file: str, words: Words) -> str:
+    """Return what a file says of its charts, or its name where it says nothing."""
+    heading = words.heading or file.replace("_", " ").replace("-", " ").capitalize()
+    return f"<h3>{escape(heading)}</h3>" + f"<p>{escape(words.about)}</p>" * bool(words.about)
 
 
 def _sheet(sheet: Sheet) -> str:
@@ -157,7 +160,10 @@ def _sureness(graph: ErrorGraph | OperatorGraph, plan: CachePlan) -> str:
 
 
 def _sure_row(plan: CachePlan, found: Confidence) -> str:
-    needed = "more than 64 times those here" if found.samples_needed is None else f"about {found.samples_needed}"
+    needed = "more than 64 times those here"
+    if found.samples_needed is not None:
+        more = found.samples_needed - found.samples
+        needed = f"about {found.samples_needed}, {more} more" if more else f"these {found.samples}"
     return (
         f"<tr><td>{found.budget} {_names(plan, found.budget)}</td><td>{found.agreement:.0%}</td>"
         f"<td>{found.worst_low:.4g} to {found.worst_high:.4g}</td><td>{found.regret:.1%}</td><td>{needed}</td></tr>"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lemica_planner.curves_file import Words
 from lemica_planner.graph import ErrorGraph
 from lemica_planner.history_solver import shortest_with_history
 from lemica_planner.operator_graph import OperatorGraph
@@ -37,6 +38,8 @@ class Report:
     sheets : tuple of Sheet
     steps : mapping, optional
         What ``lemica-planner steps`` wrote; see `lemica_planner.report_steps`.
+    words : mapping of str to Words
+        What the files of `curves` say of them.
     """
 
     measured: ErrorGraph | OperatorGraph
@@ -44,6 +47,7 @@ class Report:
     curves: Mapping[str, Mapping[str, Chart]] = field(default_factory=dict)
     sheets: tuple[Sheet, ...] = ()
     steps: Mapping[str, Any] | None = None
+    words: Mapping[str, Words] = field(default_factory=dict)
 
     @cached_property
     def graph(self) -> ErrorGraph:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from lemica_planner.curves_file import read_curves
+from lemica_planner.curves_file import Words, read_curves, read_words
 from lemica_planner.errors import PlanFormatError
 from lemica_planner.pictures import Chart, Picture
 
-__all__ = ["read_all_curves", "save_pictures"]
+__all__ = ["read_all_curves", "read_all_words", "save_pictures"]
 
 
 def read_all_curves(paths: Sequence[Path], ours: Sequence[str]) -> dict[str, dict[str, Chart]]:
@@ -27,8 +27,17 @@ def read_all_curves(paths: Sequence[Path], ours: Sequence[str]) -> dict[str, dic
     for path in paths:
         if path.stem in found:
             raise PlanFormatError(f"two files of curves are called {path.stem}; rename one: {path}")
-        found[path.stem] = read_curves(path.read_text(encoding="utf-8", errors="replace"), str(path), ours)
+        found[path.stem] = read_curves(_read(path), str(path), ours)
     return found
+
+
+def read_all_words(paths: Sequence[Path]) -> dict[str, Words]:
+    """Return what the files say of their charts, by the file's name without its ending; raises as `read_all_curves`."""
+    return {path.stem: read_words(_read(path), str(path)) for path in paths}
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def save_pictures(pictures: Mapping[str, Picture], folder: Path) -> Iterator[Path]:

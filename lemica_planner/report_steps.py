@@ -69,7 +69,9 @@ def _sentences(choices: Sequence[Mapping[str, Any]]) -> str:
             known = {"yes": "Caching wins", "no": "Caching loses", "open": "Neither wins for certain"}
             cached, uncached = (escape(choice["best"][kind]["name"]) for kind in ("cached", "uncached"))
             where = f"at {choice['cost']} forwards, against {escape(choice['reference'])}"
-            items.append(f"<li>{known[choice['verdict']]} {where}: {cached}, or {uncached}.</li>")
+            items.append(
+                f"<li>{known[choice['verdict']]} {where}: {cached}; the best without a cache: {uncached}.</li>"
+            )
     return f"<ul>{''.join(items)}</ul>"
 
 

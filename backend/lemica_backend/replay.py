@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lemica_backend.blocks.engine_stack import most_rows
 from lemica_backend.config import ModelConfig, load_config
 from lemica_backend.denoise import denoise
 from lemica_backend.differences import METRICS, final_difference, latents_difference
@@ -164,6 +165,8 @@ class EngineReplay:
         self._on_the_way, self._at_the_end = latents_difference(metric), final_difference(metric, model)
         self._times = sampler_times(job.scheduler)
         self._switches = model.switches(job.scheduler.timesteps)
+        most = most_rows(model)
+        self._at_once = None if most is None else max(1, most // len(job.texts))  # more would not run on the engine
         job.cache = self._cache(("residual", "output", "noise"))
         self._before = [_fork(job)]  # the state before each step, and at the end
         while not job.is_finished:
@@ -230,8 +233,9 @@ class EngineReplay:
         """Take each job to its end; jobs that are at the same step go together."""
         for step in range(min(job.step for job in jobs), max(ends)):
             due = [job for job, end in zip(jobs, ends, strict=True) if job.step == step < end]
-            if due:
-                denoise(self._model, due)
+            size = self._at_once or max(1, len(due))
+            for at in range(0, len(due), size):
+                denoise(self._model, due[at : at + size])
 
     def _fork_path(self, path: PlanEntry) -> Job:
         job = _fork(self._before[0])

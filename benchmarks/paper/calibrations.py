@@ -43,10 +43,12 @@ class Calibrations:
         Longest edge as a share of the steps, so that schedules of any length may skip alike.
     workers : int
         Ray workers, which hold the trajectories of all samples of a setting; 0 for this process.
+    eager : bool
+        Whether the workers run the block stack in torch; see `benchmarks.models.open_folder`.
     """
 
-    def __init__(self, folder: Path, span_share: float, workers: int = 0) -> None:
-        self._folder, self._span_share, self._workers = folder, span_share, workers
+    def __init__(self, folder: Path, span_share: float, workers: int = 0, *, eager: bool = False) -> None:
+        self._folder, self._span_share, self._workers, self._eager = folder, span_share, workers, eager
         self._kept: dict[str, KeptWorkers] = {}  # of the last setting
 
     def max_span(self, num_steps: int) -> int:
@@ -72,7 +74,7 @@ class Calibrations:
             known = load_graph(path)
             assert isinstance(known, OperatorGraph)
             return known
-        journal = self._folder / "journals" / f"{opened.name}-{opened.key}.jsonl"
+        journal = self._folder / "journals" / f"{_file_name(opened)}-{opened.key}.jsonl"
         for each in (path, journal):
             each.parent.mkdir(parents=True, exist_ok=True)
         with progress_bar("forward") as progress:
@@ -92,7 +94,7 @@ class Calibrations:
     def _graph_path(self, opened: OpenModel, samples: Sequence[Sample]) -> Path:
         asked = [opened.key, self.max_span(opened.num_steps), list(map(list, samples))]
         digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
-        return self._folder / "graphs" / f"{opened.name}-n{len(samples)}-{digest}.npz"
+        return self._folder / "graphs" / f"{_file_name(opened)}-n{len(samples)}-{digest}.npz"
 
     def _runner(self, opened: OpenModel, samples: Sequence[Sample]) -> Runner | None:
         if not self._workers:
@@ -103,7 +105,8 @@ class Calibrations:
             while self._kept:
                 self._kept.popitem()[1].end()
             folder = opened.folder.resolve()
-            factory = partial(open_paper_replayer, folder, opened.num_steps, opened.guidance_scale)
+            defaults = (opened.num_steps, opened.guidance_scale)
+            factory = partial(open_paper_replayer, folder, *defaults, eager=self._eager)
             self._kept[opened.key] = KeptWorkers(factory, samples, workers=self._workers)
         self._kept[opened.key].deal(samples)
         return self._kept[opened.key]
@@ -137,6 +140,10 @@ def draw_samples(pool: Sequence[Sample], size: int, count: int) -> list[tuple[Sa
 def are_disjoint(draws: Sequence[Sequence[Sample]]) -> bool:
     """Return whether no two draws share a sample."""
     return len({sample for draw in draws for sample in draw}) == sum(map(len, draws))
+
+
+def _file_name(opened: OpenModel) -> str:
+    return opened.name.strip("/").replace("/", "-")
 
 
 def _ordered(pool: Sequence[Sample], number: int, count: int) -> tuple[Sample, ...]:

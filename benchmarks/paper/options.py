@@ -19,6 +19,7 @@ from lemica_planner import PlannerError, Sample
 __all__ = [
     "Count",
     "Draws",
+    "Eager",
     "ModelDirs",
     "Output",
     "Pool",
@@ -50,6 +51,7 @@ PoolSeeds = Annotated[int, typer.Option(min=1, help="Noises for each prompt of t
 Samples = Annotated[int, typer.Option(min=1, help="Samples of the pool in a calibration draw.")]
 Draws = Annotated[int, typer.Option(min=1, help="Calibration draws; each makes its own plans.")]
 SpanShare = Annotated[float, typer.Option(min=0, max=1, help="Longest edge, as a share of the steps.")]
+Eager = Annotated[bool, typer.Option("--eager", help="Run the block stack in torch, whatever model.json says.")]
 Workers = Annotated[int, typer.Option(min=0, help="Calibrate on this many Ray workers; 0: in this process.")]
 
 
@@ -75,7 +77,8 @@ def numbers(text: str) -> list[int]:
 def facts(models: Sequence[OpenModel], samples: Sequence[Sample], **more: Any) -> dict[str, Any]:
     """Return what a report was measured with."""
     weights = {opened.name: opened.model.info.weights_hash for opened in models}
-    return {"models": weights, "prompts": len(samples), "first_seed": FIRST_SEED, **more}
+    engines = {opened.name: opened.model.info.block_engine for opened in models}
+    return {"models": weights, "block_engines": engines, "prompts": len(samples), "first_seed": FIRST_SEED, **more}
 
 
 @contextmanager

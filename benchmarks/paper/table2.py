@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.models import OpenModel, open_folder
+from benchmarks.models import OpenModel, open_folders
 from benchmarks.paper import options
 from benchmarks.paper.calibrations import Calibrations, are_disjoint, draw_samples, read_pool
 from benchmarks.paper.evaluations import Evaluations
@@ -34,6 +34,7 @@ def table2(
     pool_seeds: options.PoolSeeds = 1,
     span_share: options.SpanShare = options.SPAN_SHARE,
     workers: options.Workers = 0,
+    eager: options.Eager = False,
     prompts: options.Prompts = options.HELD_OUT_FILE,
     count: options.Count = None,
     work: options.Work = options.WORK_FOLDER,
@@ -43,8 +44,8 @@ def table2(
     with options.refusals():
         known, samples = read_pool(pool, pool_seeds), options.held_out(prompts, count)
         drawn = {size: draw_samples(known, size, draws) for size in options.numbers(sizes)}
-        models = [open_folder(folder) for folder in model_dirs]
-        calibrations = Calibrations(work, span_share, workers)
+        models = open_folders(model_dirs, eager=eager)
+        calibrations = Calibrations(work, span_share, workers, eager=eager)
         report = Report("table2", options.facts(models, samples, pool=len(known), draws=draws, span_share=span_share))
         report.notes += [describe_draws(drawn)]
         for opened in models:

@@ -1,9 +1,9 @@
 """Table 3 of the paper: the minimax path against the shortest path of the same graph, and uniform skipping.
 
 ``python -m benchmarks.paper table3 MODEL_DIR ... [--graph NAME=GRAPH.npz]``. The paper's graph is the naive one
-(residual, latents L1, every edge measured) in ``MODEL_DIR/calibration/naive.npz``, or that of ``--naive``; ``--draws``
-deals its samples out to as many calibrations, each with paths of its own. More graphs, of either kind, belong to the
-models whose weights they were measured with.
+(residual, latents L1, every edge measured) in ``MODEL_DIR/calibration/naive.npz``, or those of ``--naive``, whose
+samples count together; ``--draws`` deals them out to as many calibrations, each with paths of its own. Graphs that are
+given, of either kind, belong to the models whose weights they were measured with.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.models import OpenModel, open_folder
+from benchmarks.models import OpenModel, open_folders
 from benchmarks.paper import options
 from benchmarks.paper.evaluations import Evaluations
 from benchmarks.paper.trials import Case, Report, Trial
@@ -32,7 +32,7 @@ from lemica_planner.graph_file import load_graph
 from lemica_planner.history_solver import shortest_with_history, solve_with_history
 from lemica_planner.operator_graph import OperatorGraph
 
-__all__ = ["drawn_from", "rivals", "table3"]
+__all__ = ["drawn_from", "joined", "rivals", "table3"]
 
 Graph = ErrorGraph | OperatorGraph
 MINIMAX, SHORTEST, UNIFORM = "minimax", "shortest", "uniform"
@@ -41,10 +41,13 @@ MINIMAX, SHORTEST, UNIFORM = "minimax", "shortest", "uniform"
 def table3(
     model_dirs: options.ModelDirs,
     *,
-    naive: Annotated[Path | None, typer.Option(help="The naive graph, in place of the model's; of one model.")] = None,
+    naive: Annotated[
+        list[Path] | None, typer.Option(help="A naive graph, in place of the model's own; several count together.")
+    ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Calibrations to make of the naive graph's samples.")] = 1,
     graph: Annotated[list[str] | None, typer.Option(help="NAME=GRAPH.npz of another graph; may be repeated.")] = None,
     budgets: Annotated[str, typer.Option(help="Numbers of computed steps.")] = "8,10,12,14,17,20,25",
+    eager: options.Eager = False,
     prompts: options.Prompts = options.HELD_OUT_FILE,
     count: options.Count = None,
     work: options.Work = options.WORK_FOLDER,
@@ -52,20 +55,21 @@ def table3(
 ) -> None:
     """Compare the minimax path with the shortest path, by graph and budget."""
     with options.refusals():
-        models, samples = [open_folder(folder) for folder in model_dirs], options.held_out(prompts, count)
+        models, samples = open_folders(model_dirs, eager=eager), options.held_out(prompts, count)
         report = Report("table3", options.facts(models, samples, draws=draws))
-        for opened, graphs in graphs_of(models, graph or (), naive=naive, draws=draws).items():
+        for opened, graphs in graphs_of(models, graph or (), naive=naive or (), draws=draws).items():
             trial = make_trial(opened, graphs, options.numbers(budgets))
             report.add(trial, samples, Evaluations(work / "evaluations.jsonl"))
         report.finish(output)
 
 
 def graphs_of(
-    models: Sequence[OpenModel], sources: Iterable[str], *, naive: Path | None = None, draws: int = 1
+    models: Sequence[OpenModel], sources: Iterable[str], *, naive: Sequence[Path] = (), draws: int = 1
 ) -> dict[OpenModel, dict[str, list[Graph]]]:
     """Return each model's graphs by name: its naive one, named ``""``, if it is there, and those given as NAME=GRAPH.
 
-    The naive one is a graph for each draw, the others are one graph each.
+    The naive one is a graph for each draw, the others are one graph each. Of `naive`, each model takes those that were
+    measured with its weights, and only if there are none its own.
 
     Raises
     ------
@@ -74,8 +78,9 @@ def graphs_of(
     """
     found: dict[OpenModel, dict[str, list[Graph]]] = {}
     for opened in models:
-        path = naive or opened.folder / "calibration" / "naive.npz"
-        found[opened] = {"": drawn_from(load_graph(path), draws)} if naive or path.exists() else {}
+        mine = _naive_graphs(opened, naive)
+        found[opened] = {"": drawn_from(joined(mine), draws)} if mine else {}
+    _require_owners(naive, models)
     for source in sources:
         name, _, file = source.partition("=")
         given = load_graph(file)
@@ -91,6 +96,39 @@ def graphs_of(
             f"--max-span 10 --prompts FILE -o {bare[0]}/calibration/naive.npz`, or give --graph"
         )
     return found
+
+
+def joined(graphs: Sequence[Graph]) -> Graph:
+    """Return one naive graph with the samples of all; a single one as it is.
+
+    Raises
+    ------
+    CalibrationError
+        If one is no naive graph with its samples' errors, if they differ in steps or longest edge, or share a sample.
+    """
+    if len(graphs) == 1:
+        return graphs[0]
+    naive = [graph for graph in graphs if isinstance(graph, ErrorGraph) and graph.sample_errors is not None]
+    errors = [np.asarray(graph.sample_errors) for graph in naive]
+    samples = [sample for graph in naive for sample in graph.samples]
+    if len(naive) < len(graphs) or len({(graph.num_steps, graph.max_span) for graph in naive}) > 1:
+        raise CalibrationError("naive graphs count together if they hold their samples' errors and the same edges")
+    if len(set(samples)) < sum(map(len, errors)):
+        raise CalibrationError("the naive graphs share samples; give each sample once")
+    every = np.concatenate(errors)
+    return ErrorGraph(every.mean(axis=0, dtype=np.float64), every, naive[0].provenance, samples)
+
+
+def _naive_graphs(opened: OpenModel, given: Sequence[Path]) -> list[Graph]:
+    mine = [graph for graph in map(load_graph, given) if _is_of(graph, opened)]
+    own = opened.folder / "calibration" / "naive.npz"
+    return mine or ([load_graph(own)] if own.exists() else [])
+
+
+def _require_owners(naive: Sequence[Path], models: Sequence[OpenModel]) -> None:
+    for path in naive:
+        if not any(_is_of(load_graph(path), opened) for opened in models):
+            raise CalibrationError(f"{path} was measured with the weights of none of the models")
 
 
 def drawn_from(graph: Graph, draws: int) -> list[Graph]:

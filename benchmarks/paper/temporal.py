@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.models import OpenModel, open_folder
+from benchmarks.models import OpenModel, open_folders
 from benchmarks.paper import options
 from benchmarks.paper.calibrations import Calibrations, draw_samples, read_pool
 from benchmarks.paper.evaluations import Evaluations
@@ -36,6 +36,7 @@ def temporal(
     pool: options.Pool = options.POOL_FILE,
     span_share: options.SpanShare = options.SPAN_SHARE,
     workers: options.Workers = 0,
+    eager: options.Eager = False,
     prompts: options.Prompts = options.HELD_OUT_FILE,
     count: options.Count = None,
     work: options.Work = options.WORK_FOLDER,
@@ -44,8 +45,8 @@ def temporal(
     """Take a plan to schedules of other lengths."""
     with options.refusals():
         used, drawn = options.held_out(prompts, count), draw_samples(read_pool(pool), samples, draws)
-        models = [open_folder(folder) for folder in model_dirs]
-        calibrations = Calibrations(work, span_share, workers)
+        models = open_folders(model_dirs, eager=eager)
+        calibrations = Calibrations(work, span_share, workers, eager=eager)
         calibrated = {"calibration_samples": samples, "draws": draws, "span_share": span_share}
         report = Report("temporal", options.facts(models, used, **calibrated))
         for opened in models:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.models import OpenModel, open_folder
+from benchmarks.models import OpenModel, open_folders
 from benchmarks.paper import options
 from benchmarks.paper.calibrations import Calibrations, draw_samples, read_pool
 from benchmarks.paper.evaluations import Evaluations
@@ -34,6 +34,7 @@ def transfer(
     pool: options.Pool = options.POOL_FILE,
     span_share: options.SpanShare = options.SPAN_SHARE,
     workers: options.Workers = 0,
+    eager: options.Eager = False,
     prompts: options.Prompts = options.HELD_OUT_FILE,
     count: options.Count = None,
     work: options.Work = options.WORK_FOLDER,
@@ -42,11 +43,11 @@ def transfer(
     """Take a plan to other models, or to other guidance."""
     with options.refusals():
         used, drawn = options.held_out(prompts, count), draw_samples(read_pool(pool), samples, draws)
-        models = [open_folder(folder) for folder in model_dirs]
+        models = open_folders(model_dirs, eager=eager)
         settings = settings_of(models, guidance_scale or ())
         calibrated = {"calibration_samples": samples, "draws": draws, "span_share": span_share}
         report = Report("transfer", options.facts(models, used, **calibrated))
-        calibrations = Calibrations(work, span_share, workers)
+        calibrations = Calibrations(work, span_share, workers, eager=eager)
         for here, there in permutations(settings, 2):
             sources = [calibrations.entries(here, draw) for draw in drawn]
             title = f"plan of {label(here)} on {label(there)}"

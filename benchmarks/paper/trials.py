@@ -16,9 +16,15 @@ from benchmarks.paper.evaluations import Evaluations, entry_key
 from benchmarks.paper.scores import MEASURES, Interval, Row, difference, stacked
 from lemica_planner import PlanEntry, Sample
 
-__all__ = ["Case", "Report", "Trial"]
+__all__ = ["Case", "Report", "Trial", "about"]
 
 _LOG_WIDTH = 160  # of tables that go to a file
+_HEADINGS = {
+    "table2": "The paper's table 2: calibration samples",
+    "table3": "The paper's table 3: minimax against the shortest path",
+    "temporal": "A plan on schedules of other lengths",
+    "transfer": "A plan under other guidance",
+}
 
 
 class Case(NamedTuple):
@@ -100,7 +106,8 @@ class Report:
     def to_json(self) -> str:
         """Return everything on one line."""
         rows, differences = ([row.to_dict() for row in some] for some in (self.rows, self.differences))
-        known = {"command": self.command, **self.facts, "rows": rows, "differences": differences}
+        words = {"heading": self._heading(), "about": about(self.facts)}
+        known = {"command": self.command, **words, **self.facts, "rows": rows, "differences": differences}
         return json.dumps({**known, "curves": self._curves(), "notes": self.notes})
 
     def finish(self, output: Path | None) -> None:
@@ -110,6 +117,10 @@ class Report:
         print(self.to_json())
         if output:
             output.write_text(self.to_json() + "\n", encoding="utf-8")
+
+    def _heading(self) -> str:
+        several = self.command == "transfer" and len(self.facts["models"]) > 1
+        return "The plans of models on each other" if several else _HEADINGS[self.command]
 
     def _curves(self) -> dict[str, Any]:
         """Return for every measure the rows that a plot over computed steps needs, one plot a group."""
@@ -123,6 +134,17 @@ class Report:
             for group in groups
             for measure in MEASURES
         }
+
+
+def about(facts: Mapping[str, Any]) -> str:
+    """Say in two sentences what a report was measured with, and what its intervals are over."""
+    draws, samples = facts.get("draws", 1), facts.get("calibration_samples")
+    each = f" of {samples} sample{'s' * (samples != 1)}" if samples else ""
+    over = "prompts and calibrations" if draws > 1 else "prompts only"
+    return (
+        f"The paper's operator and metric, {draws} calibration{'s' * (draws != 1)}{each}, {facts['prompts']} held-out "
+        f"prompts. The intervals are over {over}."
+    )
 
 
 def _row(trial: Trial, case: Case, samples: Sequence[Sample], evaluations: Evaluations) -> Row:

@@ -15,9 +15,16 @@ from benchmarks.rivals.rows import QualityRow
 MEASURES = {
     "lpips": "LPIPS (lower is better)",
     "ssim": "SSIM (higher is better)",
-    "psnr_db": "PSNR (dB, higher is better)",
-    "latents_l1": "mean absolute change of the final latents (lower is better)",
-    "attributes_right": "share of what the prompt names that is seen (higher is better)",
+    "psnr_db": "PSNR (higher is better)",
+    "latents_l1": "Change of the final latents (lower is better)",
+    "attributes_right": "What the prompt names and one sees (higher is better)",
+}
+UNITS = {
+    "lpips": "distance",
+    "ssim": "similarity",
+    "psnr_db": "dB",
+    "latents_l1": "mean absolute difference",
+    "attributes_right": "share",
 }
 DEEP_PAIRS = 28  # of Latte-1
 DEEP = f" ({DEEP_PAIRS} pairs)"  # the name of a curve that is counted as if there were as many

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bench_outcomes import bootstrap
-from benchmarks.rivals.compare import MEASURES, Array, Curve, Ratio, at_most
+from benchmarks.rivals.compare import MEASURES, UNITS, Array, Curve, Ratio, at_most
 from benchmarks.rivals.rival import Rival
 from benchmarks.rivals.unsupported import Fault
 
@@ -22,7 +22,7 @@ _LOG_WIDTH = 130  # in a file nobody can widen the window
 def curve_objects(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
     """Return for each measure one object that a plot can be drawn from: rows of method, forwards, mean, 95 %."""
     return {
-        name: {"title": title, "unit": name, "rows": [row for curve in curves for row in _rows(curve, name)]}
+        name: {"title": title, "unit": UNITS[name], "rows": [row for curve in curves for row in _rows(curve, name)]}
         for name, title in MEASURES.items()
     }
 
@@ -41,7 +41,11 @@ def time_objects(curves: Sequence[Curve], times: Mapping[tuple[str, str], float]
         for row in _rows(curve, "lpips")
         if (row["method"], row["setting"]) in times
     ]
-    named = {"title": "LPIPS (lower is better) by wall clock", "unit": "lpips", "axis": "share of a full run's time"}
+    named = {
+        "title": "LPIPS (lower is better) by wall clock",
+        "unit": UNITS["lpips"],
+        "axis": "share of a full run's time",
+    }
     return {"lpips_by_time": {**named, "rows": rows}} if rows else {}
 
 

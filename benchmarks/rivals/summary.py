@@ -68,6 +68,9 @@ class Summary:
         """Return everything as JSON values."""
         shown = [curve for curve in self.curves if curve.method != FULL_METHOD]
         return {
+            "heading": "Caches of others, and fewer steps, on the same model",
+            "about": f"{len(self.run.prompts)} held-out prompts; the intervals are over them. A forward is the work "
+            "of the blocks in a computed step, as it was counted; docs/rivals.md says who the rivals are.",
             "base": self.run.base,
             "prompts": len(self.run.prompts),
             "first_seed": self.run.prompts[0][1],

@@ -15,6 +15,7 @@ __all__ = ["draw_chart"]
 
 _WIDTH = 520.0
 _LEFT, _TOP, _BOTTOM = 56.0, 52.0, 310.0  # of the plot
+_LINES = (-1.0, 18.0, 37.0)  # of the heading, from the last one up
 _WIDEST_NAME = 110.0
 _SMALL, _LARGE = 13.0, 15.0
 _ROW = 22.0  # of the legend
@@ -59,12 +60,14 @@ def draw_chart(chart: Chart, *, has_legend: bool = True) -> Picture:
     ]
     ordered = sorted(drawn, key=lambda each: not each.series.is_ours)
     legend = list(_legend(ordered)) if has_legend else []
-    marks: list[Mark] = [*_heading(chart), *_axes(frame, chart.across)]
+    heading = _heading(chart)
+    marks: list[Mark] = [*heading, *_axes(frame, chart.across)]
     marks += [band for each in reversed(ordered) for band in _band(each, frame)]
     marks += [mark for each in reversed(ordered) for mark in _line(each, chart)]
     marks += [*_names(ordered, frame), *legend]
     height = max((mark.place.y for mark in legend if isinstance(mark, Label)), default=_BOTTOM + 40) + 12
-    return Picture(f"{chart.title} over {chart.across}", Place(0, 0), _WIDTH, height, tuple(marks))
+    top = min(0.0, heading[0].place.y - _LINES[-2])
+    return Picture(f"{chart.title} over {chart.across}", Place(0, top), _WIDTH, height - top, tuple(marks))
 
 
 def _frame(chart: Chart, *, is_log: bool) -> _Frame:
@@ -103,14 +106,16 @@ def _looks(series: Sequence[Series]) -> list[_Look]:
     return looks
 
 
-def _heading(chart: Chart) -> Iterator[Mark]:
-    """Yield title and unit; what follows the comma of a title that is too long stands beside the unit."""
-    title, unit = chart.title, chart.unit + (", log scale" if chart.is_log else "")
-    if text_width(title, _LARGE, bold=True) > _WIDTH - 8 and ", " in title:
+def _heading(chart: Chart) -> list[Label]:
+    """Return title and unit; what follows the comma of a title that is too long has a line of its own between them."""
+    title, rest = chart.title, ""
+    if text_width(title, _LARGE, bold=True) > _WIDTH - 8:
         title, _, rest = title.partition(", ")
-        unit = f"{rest}; {unit}"
-    yield _fitted(Label(Place(4, 18), title, tone="ink", size=_LARGE, bold=True))
-    yield _fitted(Label(Place(4, 37), unit, size=_SMALL))
+    below = [text for text in (rest, chart.unit + (", log scale" if chart.is_log else "")) if text]
+    first, *others = _LINES[-1 - len(below) :]
+    labels = [Label(Place(4, first), title, tone="ink", size=_LARGE, bold=True)]
+    labels += [Label(Place(4, y), text, size=_SMALL) for y, text in zip(others, below, strict=True)]
+    return [_fitted(label) for label in labels]
 
 
 def _fitted(label: Label) -> Label:

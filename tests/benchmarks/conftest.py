@@ -8,8 +8,10 @@ import pytest
 from benchmarks.models import open_folder
 from demo.metrics import Quality, psnr, ssim
 from tests.tiny_latte import build_tiny_latte
+from tests.tiny_open_sora import build_tiny_open_sora
 
 STEPS = 10
+OPEN_SORA_STEPS = 6
 
 
 def cheap_compare(frames, reference):
@@ -45,6 +47,17 @@ def tiny_b(tmp_path_factory):
     path = folder / "1" / "weights" / "transformer" / "diffusion_pytorch_model.safetensors"
     weights = load_file(path)
     save_file({name: weight * 1.1 for name, weight in weights.items()}, path, {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_open_sora(tmp_path_factory):
+    """A model of another family, with rectified flow and fewer steps than `tiny_a`."""
+    folder = tmp_path_factory.mktemp("models") / "tiny_open_sora"
+    build_tiny_open_sora(folder / "1" / "weights")
+    defaults = {"num_inference_steps": OPEN_SORA_STEPS, "guidance_scale": 7.0}
+    config = {"family": "open_sora", "threads": 1, "defaults": defaults}
+    (folder / "1" / "model.json").write_text(json.dumps(config))
     return folder
 
 

@@ -1,16 +1,17 @@
 """The four commands from end to end, on tiny models."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks.models import open_folder
+from benchmarks.models import open_folder, open_folders
 from benchmarks.paper.__main__ import app
 from benchmarks.paper.scores import MEASURES
 from lemica_planner.calibrate import calibrate
 from lemica_planner.provenance import Sample
-from tests.benchmarks.conftest import STEPS
+from tests.benchmarks.conftest import OPEN_SORA_STEPS, STEPS
 
 pytestmark = pytest.mark.usefixtures("no_lpips")
 
@@ -36,6 +37,8 @@ def checked(result, tmp_path):
     assert json.loads(result.stdout.splitlines()[-1]) == found
     groups = dict.fromkeys(row["group"] for row in found["rows"])
     assert len(found["curves"]) == len(MEASURES) * len(groups)
+    assert found["heading"]
+    assert f"{found['prompts']} held-out prompts" in found["about"]
     for curve in found["curves"].values():
         assert set(curve) == {"title", "unit", "rows"}
         assert all(row["low"] <= row["value"] <= row["high"] for row in curve["rows"])
@@ -89,8 +92,36 @@ def test_transfer_between_two_models(run, tiny_a, tiny_b, tmp_path):
     assert len(set(found["models"].values())) == 2
 
 
+def test_transfer_between_families(run, tiny_a, tiny_open_sora, tmp_path):
+    found = checked(run("transfer", tiny_a, tiny_open_sora, "--samples", "1", "--draws", "2"), tmp_path)
+    latte, sora = f"tiny_a (T = {STEPS}, guidance 4)", f"tiny_open_sora (T = {OPEN_SORA_STEPS}, guidance 7)"
+    assert {row["group"] for row in found["rows"]} == {f"plan of {latte} on {sora}", f"plan of {sora} on {latte}"}
+    for row in found["rows"]:
+        assert row["steps"][0][-1] == (STEPS if row["group"].endswith(latte) else OPEN_SORA_STEPS) - 1
+        assert len(row["steps"][0]) == row["budget"]
+        assert row["latents_l1"][0] > 0
+    assert found["block_engines"] == {"tiny_a": "eager", "tiny_open_sora": "eager"}
+    assert found["heading"] == "The plans of models on each other"
+
+
+def test_folders_of_one_name_are_told_apart(run, tiny_a, tiny_b, tmp_path):
+    folders = [tmp_path / which / "shapes" for which in "ab"]
+    for folder, source in zip(folders, (tiny_a, tiny_b), strict=True):
+        folder.parent.mkdir()
+        folder.symlink_to(source)
+    assert [opened.name for opened in open_folders(folders)] == ["tiny_a", "tiny_b"]
+    for folder, source in zip(folders, (tiny_a, tiny_b), strict=True):
+        folder.unlink()
+        shutil.copytree(source, folder)
+    assert [opened.name for opened in open_folders(folders)] == ["a/shapes", "b/shapes"]
+    found = checked(run("table2", *folders, "--sizes", "1", "--draws", "1"), tmp_path)
+    assert set(found["models"]) == {"a/shapes", "b/shapes"}
+    assert {path.name.split("-n1-")[0] for path in (tmp_path / "work" / "graphs").iterdir()} == {"a-shapes", "b-shapes"}
+
+
 def test_transfer_to_other_guidance_needs_one_model_only(run, tiny_a, tmp_path):
     found = checked(run("transfer", tiny_a, "--guidance-scale", "2", "--samples", "1", "--draws", "2"), tmp_path)
+    assert found["heading"] == "A plan under other guidance"
     assert len(list((tmp_path / "work" / "graphs").iterdir())) == 2 * 2
     groups = {row["group"] for row in found["rows"]}
     assert groups == {

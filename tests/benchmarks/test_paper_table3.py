@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks.paper.table3 import drawn_from, graphs_of, make_trial, rivals
+from benchmarks.paper.table3 import drawn_from, graphs_of, joined, make_trial, rivals
 from lemica_planner import CalibrationError, InfeasibleBudgetError, PlanMismatchError, Sample, evaluate, solve
 from lemica_planner.calibrate import calibrate
 from lemica_planner.lazy import calibrate_lazily
@@ -99,13 +99,40 @@ def test_the_naive_graphs_samples_are_dealt_out_to_the_draws(tmp_path, opened):
     samples = [Sample("a cube", seed) for seed in range(5)]
     graph = calibrate(ToyReplayer(9), samples, max_span=4, journal=tmp_path / "journal")
     graph.save(tmp_path / "naive.npz")
-    (drawn,) = graphs_of([opened], [], naive=tmp_path / "naive.npz", draws=2)[opened].values()
+    (drawn,) = graphs_of([opened], [], naive=[tmp_path / "naive.npz"], draws=2)[opened].values()
     alone = calibrate(ToyReplayer(9), samples[1::2], max_span=4, journal=tmp_path / "journal")
     np.testing.assert_allclose(drawn[1].weights, alone.weights, rtol=1e-6)
     cases = {(case.method, case.budget): case for case in make_trial(opened, {"": drawn}, BUDGETS).cases}
     own = tuple(solve(each, 5).steps for each in drawn)
     assert tuple(entry.steps for entry in cases["minimax", 5].entries) == own
     assert len(cases["uniform", 5].entries) == 1
+
+
+def test_naive_graphs_that_are_given_together_count_as_one(tmp_path, opened):
+    samples = [Sample("a cube", seed) for seed in range(3)]
+    whole = calibrate(ToyReplayer(9), samples, max_span=4, journal=tmp_path / "journal")
+    parts = [
+        calibrate(ToyReplayer(9), some, max_span=4, journal=tmp_path / "journal")
+        for some in ([*samples[:2]], samples[2:])
+    ]
+    for number, part in enumerate(parts):
+        part.save(tmp_path / f"{number}.npz")
+    ((graph,),) = graphs_of([opened], [], naive=[tmp_path / "0.npz", tmp_path / "1.npz"])[opened].values()
+    np.testing.assert_allclose(graph.weights, whole.weights, rtol=1e-6)
+    assert graph.samples == whole.samples
+    assert graph.provenance.weights_hash == whole.provenance.weights_hash
+    with pytest.raises(CalibrationError, match="share samples"):
+        joined([parts[0], whole])
+    shorter = calibrate(ToyReplayer(9), samples[2:], max_span=3, journal=tmp_path / "journal")
+    with pytest.raises(CalibrationError, match="the same edges"):
+        joined([parts[0], shorter])
+
+
+def test_a_naive_graph_of_no_model_is_refused(tmp_path, opened):
+    toy_graph().save(tmp_path / "naive.npz")
+    other = Hashable(**vars(toy_opened(tmp_path, weights_hash="sha256:1")))
+    with pytest.raises(CalibrationError, match="none of the models"):
+        graphs_of([other], [], naive=[tmp_path / "naive.npz"])
 
 
 def test_more_draws_than_samples_are_refused(operator_graph):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from lemica_backend.blocks.engine_stack import EngineStack
+from lemica_backend.blocks.engine_stack import EngineStack, take_fallbacks
 from lemica_backend.caller import Caller, Submission
 from lemica_backend.config import load_config
 from lemica_backend.engine import Engine
@@ -21,7 +21,8 @@ from lemica_backend.planned import plan_request
 from lemica_backend.replay import EngineReplayer
 from lemica_backend.types import GenerationRequest
 from lemica_client.cli import app
-from lemica_planner import CachePlan
+from lemica_planner import CachePlan, Sample
+from lemica_planner.replayer import Segment
 from tests.server.repository import make_model
 
 pytest.importorskip("openvino", reason="the extra `engines` is not installed")
@@ -65,6 +66,15 @@ def latents(model, folder, prompts):
 
 def off(ours, theirs):
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
+
+
+def test_a_calibration_of_many_edges_at_once_runs_on_the_engine(folder):
+    segments = [Segment(start, 6) for start in range(5)]  # with guidance ten rows, of which the engine serves six
+    errors = []
+    for model in (opened(folder), opened(folder, engine="eager")):
+        errors.append(EngineReplayer(model, configured(folder), "tiny").open(Sample("a cat", 4)).errors(segments))
+        assert take_fallbacks(model) == {}
+    assert errors[0] == pytest.approx(errors[1], rel=0.01)
 
 
 def test_videos_are_those_of_the_eager_engine_alone_and_together(folder):

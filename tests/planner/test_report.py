@@ -21,6 +21,7 @@ from lemica_planner.pictures.palette import TONES
 from lemica_planner.report import render_report
 from lemica_planner.report_content import Report
 from lemica_planner.report_files import save_pictures
+from tests.planner.test_confidence import noisy
 from tests.planner.test_lazy import ALL, SAMPLES, SPAN, STEPS, run
 from tests.planner.test_planner_cli import fail, succeed
 from tests.planner.toy_replayer import ToyReplayer, toy_graph
@@ -129,6 +130,27 @@ def test_a_long_legend_stands_under_the_first_chart_only(folder):
     (first, second), (third, fourth) = (map(float, each) for each in heights)
     assert first > second
     assert third == fourth
+
+
+def test_a_file_may_say_what_its_charts_are(folder):
+    write("trial.json", {"heading": "What <caches> do", "about": "Six prompts.", "curves": {"lpips": curves("a")}})
+    succeed("report", "graph.npz", "--curves", "trial.json")
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert '<h3>What &lt;caches&gt; do</h3><p>Six prompts.</p><div class="grid">' in page
+    write("trial.json", {"heading": 3, "curves": {"lpips": curves("a")}})
+    assert "trial.json: heading must be a text" in fail("report", "graph.npz", "--curves", "trial.json")
+
+
+def test_what_a_long_title_is_about_has_a_line_of_its_own():
+    group = "plan of latte_shapes (T = 50, guidance 4) on opensora_shapes (T = 30, guidance 7)"
+    chart = read_curves(json.dumps(curves("a") | {"title": f"LPIPS, {group}"}), "it")[""]
+    picture = draw_chart(chart)
+    heading = [mark for mark in picture.marks if isinstance(mark, Label)][:3]
+    assert [label.text for label in heading] == ["LPIPS", group, "distance, log scale"]
+    assert all(label.size > 10 for label in heading)
+    assert picture.corner.y + heading[0].size < heading[0].place.y < heading[1].place.y < heading[2].place.y
+    short = draw_chart(read_curves(json.dumps(curves("a")), "it")[""])
+    assert picture.corner.y + picture.height == short.corner.y + short.height
 
 
 def test_without_curves_there_is_no_section_of_them():
@@ -302,6 +324,16 @@ def test_the_page_of_a_refined_plan_shows_what_whole_paths_change(tmp_path):
     pages = [render_report(Report(graph, CachePlan.from_graph(graph))) for graph in (plain, refined)]
     assert "<th>whole path</th>" not in pages[0]
     assert all(f"<td>{entry.outcome:.4g}</td>" in pages[1] for entry in refined.refined.values())
+
+
+@pytest.mark.parametrize(("noise", "pattern"), [(0, "these 4"), (0.3, r"about (\d+), (\d+) more")])
+def test_it_says_how_many_more_samples_would_change_the_plan(noise, pattern):
+    graph = noisy(samples=4, noise=noise)
+    page = render_report(report_of(graph, {"slow": 8}))
+    (row,) = re.findall(r"<tr><td>8 slow</td>.*?</tr>", page)
+    (found,) = re.finditer(f"<td>{pattern}</td></tr>", row)
+    if noise:
+        assert int(found[1]) - int(found[2]) == 4 < int(found[1])
 
 
 def test_two_names_of_one_budget_are_one_row_of_doubt(lazy):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lemica_backend.blocks.stack import ROWS, BlockStack, Range
 
-__all__ = ["EngineStack", "Fallbacks", "RecompileError", "Run", "StackCall", "take_fallbacks"]
+__all__ = ["EngineStack", "Fallbacks", "RecompileError", "Run", "StackCall", "most_rows", "take_fallbacks"]
 
 Run = Callable[[tuple[Tensor, ...]], Tensor]  # a loaded artifact: all inputs in, hidden states out
 OUT_OF_RANGE, RECOMPILE = REASONS = ("out_of_range", "recompile")
@@ -54,6 +54,11 @@ class EngineStack:
         self._ranges = dict(ranges)
         self._told: set[str] = set()
 
+    @property
+    def most_rows(self) -> int:
+        """The most rows of a forward that the engine serves."""
+        return self._ranges[ROWS].most
+
     def __call__(self, *tensors: Tensor | None) -> Tensor:
         """Return the hidden states after the last block."""
         sizes = self.eager.sizes(tensors)
@@ -84,6 +89,12 @@ class EngineStack:
                 low,
                 high,
             )
+
+
+def most_rows(model: Any) -> int | None:
+    """Return the most rows of a forward that a model's engines serve; None where torch alone runs, which takes any."""
+    stacks = getattr(getattr(model, "base", model), "stacks", ())
+    return min((stack.most_rows for stack in stacks if isinstance(stack, EngineStack)), default=None)
 
 
 def take_fallbacks(model: Any) -> dict[str, int]:
