@@ -55,7 +55,6 @@ __all__ = [
 MODEL_FILE = "model.json"
 
 PIPELINE: Final = "pipeline"  # any pipeline of diffusers, run as it is
-_QUANTIZED_ENGINES = ("eager", "compile")
 Family = Literal[
     "latte", "open_sora", "wan", "cogvideox", "hunyuan_video", "hunyuan_video_15", "ltx", "mochi", "pipeline"
 ]
@@ -163,10 +162,10 @@ class ModelConfig(Section):
             raise ValueError(
                 "offload.text_encoders: family 'pipeline' computes where its text encoder is: leave it out"
             )
-        if self.quantization and self.blocks.engine not in _QUANTIZED_ENGINES:
+        if self.quantization and self.blocks.engine != "eager":
             raise ValueError(
-                f"blocks.engine is {self.blocks.engine!r}, which cannot export quantised weights: with quantization, "
-                f"allowed are {', '.join(_QUANTIZED_ENGINES)}"
+                f"blocks.engine is {self.blocks.engine!r}, which takes no quantised weights: with quantization, take "
+                "'eager'"
             )
         return self
 

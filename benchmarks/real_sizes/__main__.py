@@ -52,6 +52,8 @@ def main(
     if sizes:
         Console(width=100).print(_show_sizes(chosen, place))
         return
+    if place.device != "cpu":
+        torch.cuda.set_device(place.device)  # whose memory is asked for
     rows = []
     for name, case in chosen.items():
         with tempfile.TemporaryDirectory() as folder:

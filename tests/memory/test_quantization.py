@@ -157,7 +157,7 @@ def test_a_package_that_is_missing_is_named(tmp_path):
     [
         ({"quantization": {"backend": "int8"}}, "quantization.backend: got 'int8'"),
         ({"quantization": INT8 | {"bits": 8}}, "quantization.bits: no such field; allowed are backend, kwargs"),
-        ({"quantization": INT8, "blocks": {"engine": "aot"}}, "with quantization, allowed are eager, compile"),
+        ({"quantization": INT8, "blocks": {"engine": "aot"}}, "'aot', which takes no quantised weights"),
     ],
 )
 def test_what_model_json_cannot_say(settings, says, tmp_path):
