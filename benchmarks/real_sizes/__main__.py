@@ -15,6 +15,7 @@ line is the table as JSON. ``--sizes`` prints parameters and FLOPs only, and nee
 
 from __future__ import annotations
 
+import gc
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,7 @@ def main(
             measured = measure(case, place, engine, rounds, Path(folder))
         peak = peak_tflops or _peak_of(place.device)
         rows += [figures(name, measured, turn, peak) for turn in sorted(measured.videos, reverse=True)]
+        gc.collect()  # one model at a time on the GPU
         if place.device != "cpu":
             torch.cuda.empty_cache()
     Console(width=160).print(show(rows))
