@@ -54,6 +54,10 @@ def main(
         Console(width=100).print(_show_sizes(chosen, place))
         return
     if place.device != "cpu":
+        if not torch.cuda.is_available():
+            raise typer.BadParameter(
+                f"--device is {device}, and there is no GPU here: take --tiny, --sizes or --device cpu"
+            )
         torch.cuda.set_device(place.device)  # whose memory is asked for
     rows = []
     for name, case in chosen.items():

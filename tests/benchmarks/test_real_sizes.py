@@ -69,6 +69,13 @@ def test_a_model_that_is_not_there_is_named():
     assert "there is no model" in told.output
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, on which this would take an hour")
+def test_without_a_gpu_it_says_what_to_do():
+    told = run("latte")
+    assert told.exit_code == 2
+    assert "there is no GPU here" in told.output
+
+
 def test_steps_are_spread_from_the_first_to_the_last():
     assert spread(50, 3) == (0, 24, 49)
     for case in CASES.values():
