@@ -61,10 +61,10 @@ def describe(name: str, built: Any) -> str:
 
 
 def describe_change(change: Any) -> str:
-    """Return what the engine costs in quality, beside what skipping steps does."""
+    """Return what an engine or quantised weights cost in quality, beside what skipping steps does."""
     costs = ", ".join(f"{name} {error:.2g}" for name, error in change.plan.items())
     return (
-        f"  whole videos against eager, every step computed, {change.metric}: {change.mean:.2g}, "
+        f"  whole videos against plain weights run eagerly, every step computed, {change.metric}: {change.mean:.2g}, "
         f"at worst {change.worst:.2g} of {change.prompts}\n"
         f"  what skipping steps costs by the plan: {costs or 'no plan says'}"
     )

@@ -17,8 +17,11 @@ from lemica_backend.config_sections import (
     EngineName,
     Limits,
     Log,
+    Memory,
+    Offload,
     PositiveInt,
     Precision,
+    Quantization,
     SchedulerConfig,
     Scheduling,
     Size,
@@ -37,9 +40,12 @@ __all__ = [
     "Family",
     "Limits",
     "Log",
+    "Memory",
     "ModelConfig",
+    "Offload",
     "PositiveInt",
     "Precision",
+    "Quantization",
     "SchedulerConfig",
     "Scheduling",
     "Size",
@@ -89,6 +95,9 @@ class ModelConfig(Section):
         Which of diffusers' attention backends the transformers use; None for torch's own choice.
     size : Size
     decode : Decode
+    offload : Offload
+    quantization : Quantization or None
+        None for weights in `dtype`.
     options : dict
         What the family's pipeline takes beside a request; the family checks them.
     outside_plan : {"refuse", "full"}
@@ -115,6 +124,8 @@ class ModelConfig(Section):
     attention_backend: str | None = None
     size: Size = Size()
     decode: Decode = Decode()
+    offload: Offload = Offload()
+    quantization: Quantization | None = None
     options: dict[str, bool | int | float] = Field(default_factory=dict)
     outside_plan: Literal["refuse", "full"] = "refuse"
     defaults: Defaults = Defaults()
@@ -144,6 +155,24 @@ class ModelConfig(Section):
         if self.family == PIPELINE and self.scheduler is not None:
             raise ValueError("scheduler: family 'pipeline' runs with the scheduler of its weights: leave it out")
         return self
+
+    @model_validator(mode="after")
+    def _kept(self) -> Self:
+        if self.offload.text_encoders and self.family == PIPELINE:
+            raise ValueError(
+                "offload.text_encoders: family 'pipeline' computes where its text encoder is: leave it out"
+            )
+        if self.quantization and self.blocks.engine != "eager":
+            raise ValueError(
+                f"blocks.engine is {self.blocks.engine!r}, which takes no quantised weights: with quantization, take "
+                "'eager'"
+            )
+        return self
+
+    @property
+    def memory(self) -> Memory:
+        """How the weights are kept."""
+        return Memory(self.offload, self.quantization)
 
     @property
     def worker_devices(self) -> tuple[str, ...]:

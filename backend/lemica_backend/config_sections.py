@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -60,6 +60,42 @@ class Decode(Section):
 
     tiling: bool = False
     slicing: bool = False
+
+
+class Offload(Section):
+    """What waits in the CPU's memory, and is on the GPU only while it is used.
+
+    Attributes
+    ----------
+    text_encoders : bool
+    """
+
+    text_encoders: bool = False
+
+
+class Quantization(Section):
+    """Weights in fewer bits, by a quantiser of diffusers, made while the model loads.
+
+    Attributes
+    ----------
+    backend : {"torchao", "bitsandbytes_4bit", "bitsandbytes_8bit"}
+    kwargs : dict
+        Of the quantiser's configuration in diffusers. torchao's ``quant_type`` is the name of a configuration in
+        ``torchao.quantization``, or an object with that name and its arguments.
+    components : tuple of str
+        Transformers and text encoders of the pipeline.
+    """
+
+    backend: Literal["torchao", "bitsandbytes_4bit", "bitsandbytes_8bit"]
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+    components: Annotated[tuple[str, ...], Field(strict=False, min_length=1)] = ("transformer",)
+
+
+class Memory(NamedTuple):
+    """How the weights are kept."""
+
+    offload: Offload = Offload()
+    quantization: Quantization | None = None
 
 
 class Limits(Section):

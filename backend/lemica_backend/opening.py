@@ -35,6 +35,7 @@ def open_model(model_dir: Path, config: ModelConfig, device: str | None = None) 
         device=_device(device or config.worker_devices[0]),
         size=config.size,
         options=config.options,
+        memory=config.memory,
     )
     if config.attention_backend:
         place = {"device": _device(device or config.worker_devices[0]), "dtype": getattr(torch, config.dtype)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -56,8 +56,11 @@ def _describe_field(problem: dict[str, object], section: type[Section]) -> str:
 
 def _allowed_fields(location: tuple[object, ...], section: type[Section]) -> str:
     for name in location:
-        inner = section.model_fields[str(name)].annotation
-        assert isinstance(inner, type), "only a section that is always there has fields of its own"
-        assert issubclass(inner, Section)
-        section = inner
+        section = _section_in(section.model_fields[str(name)].annotation)
     return ", ".join(section.model_fields)
+
+
+def _section_in(annotation: object) -> type[Section]:
+    """Return the section of a field, which may also be None."""
+    kinds = (annotation, *get_args(annotation))
+    return next(each for each in kinds if isinstance(each, type) and issubclass(each, Section))

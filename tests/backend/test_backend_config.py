@@ -39,6 +39,8 @@ def test_shipped_file_names_every_field_that_matters():
         "attention_backend",
         "size",
         "decode",
+        "offload",
+        "quantization",
         "options",
         "devices",
     }

@@ -1,4 +1,4 @@
-"""Build an engine's artifact for a model folder, and say what it changes, as ``lemica compile`` does."""
+"""Build an engine's artifact for a model folder, and say what it or quantised weights change, as the commands do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lemica_backend.opening import open_model
 from lemica_planner import CachePlan, ConfigError
 from lemica_planner.config_writer import read_plan
 
-__all__ = ["build_offline", "change_offline"]
+__all__ = ["build_offline", "change_of_weights", "change_offline"]
 
 _VERSION = "1"
 _CONFIG_FILE = "config.pbtxt"
@@ -58,6 +58,23 @@ def change_offline(model_dir: Path, engine: str | None, precision: str | None, p
     """
     folder = _version_folder(model_dir)
     return measure_change(folder, _configured(folder, engine, precision), prompts, _plan(folder.parent / _CONFIG_FILE))
+
+
+def change_of_weights(model_dir: Path, prompts: Sequence[str]) -> Change:
+    """Return what a model's quantised weights change in videos, beside what the model's plan does.
+
+    Raises
+    ------
+    ModelLoadError
+        If ``model.json`` has no quantization.
+    LemicaError, PlannerError
+        If the model, its plan or a prompt cannot be used.
+    """
+    folder = _version_folder(model_dir)
+    config = load_config(folder / MODEL_FILE).model_copy(update={"blocks": Blocks()})
+    if config.quantization is None:
+        raise ModelLoadError(f"{folder / MODEL_FILE}: there is no quantization, so there is nothing to compare")
+    return measure_change(folder, config, prompts, _plan(folder.parent / _CONFIG_FILE))
 
 
 def _version_folder(model_dir: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What a block engine changes in whole videos, in the measure in which a plan's errors are."""
+"""What a block engine or quantised weights change in whole videos, in the measure in which a plan's errors are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Change", "measure_change"]
 
 
 class Change(NamedTuple):
-    """How far an engine's videos are from the eager ones, with every step computed.
+    """How far a model's videos are from those of plain weights run eagerly, with every step computed.
 
     Attributes
     ----------
@@ -45,14 +45,14 @@ class Change(NamedTuple):
 
 
 def measure_change(folder: Path, config: ModelConfig, prompts: Sequence[str], plan: CachePlan | None) -> Change:
-    """Generate every prompt with both engines, from the same noise.
+    """Generate every prompt as the model is configured and with plain weights run eagerly, from the same noise.
 
     Parameters
     ----------
     folder : Path
         The version folder.
     config : ModelConfig
-        With the engine, whose artifact is there.
+        With the engine, whose artifact is there, or the quantisation.
     prompts : sequence of str
         At least one.
     plan : CachePlan or None
@@ -65,7 +65,8 @@ def measure_change(folder: Path, config: ModelConfig, prompts: Sequence[str], pl
         If the model does not take a prompt.
     """
     metric = (plan and plan.provenance.metric) or METRICS[0]
-    eager = _generate_all(open_model(folder, config.model_copy(update={"blocks": Blocks()})), config, prompts)
+    plain = config.model_copy(update={"blocks": Blocks(), "quantization": None})
+    eager = _generate_all(open_model(folder, plain), config, prompts)
     own = config.model_copy(update={"blocks": config.blocks.model_copy(update={"required": True})})
     model = open_model(folder, own)
     compare = final_difference(metric, model)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 
-from lemica_backend.config import Family, SchedulerConfig, Size
+from lemica_backend.config import Family, Memory, SchedulerConfig, Size
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.models.base import ModelInfo, Stem, Text, VideoModel
 
@@ -56,6 +56,7 @@ def load_model(
     device: str,
     size: Size | None = None,
     options: Mapping[str, object] | None = None,
+    memory: Memory = Memory(),  # noqa: B008 - it cannot change
 ) -> VideoModel:
     """Load a model family's adapter from a diffusers folder.
 
@@ -70,6 +71,8 @@ def load_model(
         Of every video; what it leaves out is the pipeline's default.
     options : mapping, optional
         What the family's pipeline takes beside a request.
+    memory : Memory, optional
+        How the weights are kept.
 
     Raises
     ------
@@ -81,7 +84,8 @@ def load_model(
         theirs = f"{found!r} ({FAMILIES[found].pipeline})"
         raise ModelLoadError(f"model.json: family is {family!r}, but the weights in {weights} are of {theirs}")
     try:
-        return cast(VideoModel, _adapter(found)(weights, dtype=dtype, device=device, size=size, options=options))
+        place = {"dtype": dtype, "device": device, "memory": memory}
+        return cast(VideoModel, _adapter(found)(weights, size=size, options=options, **place))
     except Exception as error:  # a broken file shows as almost any error of four libraries
         raise ModelLoadError(f"cannot load the {found} weights in {weights}: {error}") from error
 

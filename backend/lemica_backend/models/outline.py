@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ class Outline:
     latents_shape : tuple of int
     defaults : mapping of str to int or float
         The pipeline's own number of steps and guidance scale, where it has them.
+    dtypes : mapping of str to torch.dtype
+        Of parts that are not loaded in the model's own precision.
     """
 
     height: int
@@ -47,6 +49,7 @@ class Outline:
     channels: int
     latents_shape: tuple[int, ...]
     defaults: Mapping[str, float]
+    dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
 
 
 def call_defaults(pipeline_class: Any) -> dict[str, float]:

@@ -7,7 +7,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -17,13 +17,17 @@ from torch import Tensor, nn
 
 from lemica_backend.blocks.engine_stack import StackCall
 from lemica_backend.blocks.stack import BlockStack
-from lemica_backend.config import Size
+from lemica_backend.config import Memory, Size
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.models.base import ModelInfo, Scheduler, Text, guided, text_branches
+from lemica_backend.models.offloading import place
 from lemica_backend.models.outline import Outline, call_defaults, outline_parts
+from lemica_backend.models.quantizing import quantizer_arguments, stated_hash
 from lemica_backend.models.schedulers import SCHEDULERS, describe_scheduler
 from lemica_backend.models.weights_hash import hash_weights
 from lemica_backend.types import Branch
+
+_KEPT_PLAINLY = Memory()
 
 
 class Options(BaseModel):
@@ -53,6 +57,8 @@ class PipelineModel(ABC):
         Of every video; what it leaves out is the pipeline's default.
     options : mapping
         Fields of the family's `options_class`.
+    memory : Memory
+        How the weights are kept.
 
     Attributes
     ----------
@@ -81,14 +87,31 @@ class PipelineModel(ABC):
         device: str,
         size: Size | None = None,
         options: Mapping[str, object] | None = None,
+        memory: Memory = _KEPT_PLAINLY,
     ) -> None:
         self._options: Any = _read_options(self.options_class, options or {})
+        others = self._other_parts(folder, dtype) | quantizer_arguments(folder, memory.quantization)
         self._pipeline = self.pipeline_class.from_pretrained(
-            folder, dtype=self._dtypes(dtype), local_files_only=True, **self._other_parts(folder, dtype)
-        ).to(device)
+            folder, dtype=self._dtypes(dtype), local_files_only=True, **others
+        )
+        place(self._pipeline, device, memory.offload)
         self._fit(dtype, device, size or Size())
+        self._finish(stated_hash(hash_weights(folder), memory.quantization))
+
+    @classmethod
+    def around(
+        cls, pipeline: Any, *, dtype: torch.dtype, device: str, size: Size | None = None, weights_hash: str = ""
+    ) -> Self:
+        """Return the model of a pipeline that was made in memory, is on the device and has no files to hash."""
+        model = cls.__new__(cls)
+        model._options, model._pipeline = cls.options_class(), pipeline
+        model._fit(dtype, device, size or Size())
+        model._finish(weights_hash)
+        return model
+
+    def _finish(self, weights_hash: str) -> None:
         self.stacks: list[StackCall] = list(self._make_stacks())
-        self.info = self._make_info(folder)
+        self.info = self._make_info(weights_hash)
 
     @classmethod
     def outline(
@@ -101,7 +124,7 @@ class PipelineModel(ABC):
         with torch.device("meta"):
             model._fit(dtype, "meta", size or Size())
         parts = {name: part for name, part in model._pipeline.components.items() if isinstance(part, nn.Module)}
-        net = model._net.config
+        net, dtypes = model._net.config, model._dtypes(dtype)
         return Outline(
             **model.shape._asdict(),
             parts=parts,
@@ -109,6 +132,7 @@ class PipelineModel(ABC):
             channels=net.num_attention_heads * net.attention_head_dim,
             latents_shape=tuple(model.initial_noise(0).shape),
             defaults=call_defaults(cls.pipeline_class),
+            dtypes=dtypes if isinstance(dtypes, dict) else {},
         )
 
     @property
@@ -177,12 +201,12 @@ class PipelineModel(ABC):
                 raise ValueError(f"model.json, size.{name}: got {value}; this model makes {grain}")
         return shape
 
-    def _make_info(self, folder: Path) -> ModelInfo:
+    def _make_info(self, weights_hash: str) -> ModelInfo:
         scheduler = self._pipeline.scheduler
         return ModelInfo(
             family=self.family,
             max_steps=scheduler.config.num_train_timesteps,
-            weights_hash=hash_weights(folder),
+            weights_hash=weights_hash,
             scheduler=type(scheduler).__name__,
             scheduler_config=describe_scheduler(scheduler) | self._options.model_dump(exclude_defaults=True),
             latents_shape=tuple(self.initial_noise(0).shape),

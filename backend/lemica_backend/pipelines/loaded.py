@@ -17,6 +17,7 @@ from lemica_backend.config import ModelConfig
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.models.attention import use_attention_backend
 from lemica_backend.models.autoencoders import cut_decoding
+from lemica_backend.models.quantizing import quantizer_arguments
 from lemica_backend.planned import PlannedRequest
 
 _NEEDED = ("prompt", "num_inference_steps", "generator", "output_type")
@@ -71,13 +72,14 @@ def load_pipeline(folder: Path, config: ModelConfig, device: str) -> LoadedPipel
     ValueError
         If its call lacks an argument that is needed here, or takes no such size or option.
     """
-    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=getattr(torch, config.dtype), local_files_only=True)
+    quantizer = quantizer_arguments(folder, config.quantization)
+    dtype = getattr(torch, config.dtype)
+    pipeline = DiffusionPipeline.from_pretrained(folder, dtype=dtype, local_files_only=True, **quantizer)
     pipeline.set_progress_bar_config(disable=True)
     cut_decoding(getattr(pipeline, "vae", None), config.decode)
     sizes = {name: value for name, value in config.size.model_dump().items() if value is not None}
     loaded = LoadedPipeline(pipeline.to(device), sizes | config.options)
     if config.attention_backend:
-        dtype = getattr(torch, config.dtype)
         use_attention_backend([pipeline.transformer], config.attention_backend, device=device, dtype=dtype)
     for name in (*_NEEDED, *loaded.options):
         if name not in loaded.takes:

@@ -9,6 +9,7 @@ from lemica_backend.config import ModelConfig
 from lemica_backend.cost_model import DECODE, ENCODE_TEXT, CostModel, Work
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.model_info import ModelInfo
+from lemica_backend.models.quantizing import stated_hash
 from lemica_backend.models.weights_hash import hash_weights
 from lemica_backend.pipelines.check import Check, check_pipeline
 from lemica_backend.pipelines.loaded import LoadedPipeline, load_pipeline
@@ -37,7 +38,8 @@ def open_pipeline(weights: Path, config: ModelConfig, device: str) -> PipelineWo
         checked = _check(loaded, config)
     except Exception as error:  # whatever a pipeline that nobody here knows raises
         raise ModelLoadError(f"cannot serve the pipeline in {weights}: {type(error).__name__}: {error}") from error
-    return PipelineWorker(loaded, Facts(_info(loaded, checked, weights), _profile(checked), operators=OPERATORS))
+    info = _info(loaded, checked, stated_hash(hash_weights(weights), config.quantization))
+    return PipelineWorker(loaded, Facts(info, _profile(checked), operators=OPERATORS))
 
 
 def _check(loaded: LoadedPipeline, config: ModelConfig) -> Check:
@@ -47,13 +49,13 @@ def _check(loaded: LoadedPipeline, config: ModelConfig) -> Check:
     return check_pipeline(loaded, plan_request(request, info=unknown, config=config, plan=None))
 
 
-def _info(loaded: LoadedPipeline, checked: Check, weights: Path) -> ModelInfo:
+def _info(loaded: LoadedPipeline, checked: Check, weights_hash: str) -> ModelInfo:
     facts: dict[str, Any] = scheduler_facts(loaded.pipeline.scheduler)
     num_frames, height, width, _ = checked.frames.shape
     return ModelInfo(
         family="pipeline",
         max_steps=_max_steps(loaded),
-        weights_hash=hash_weights(weights),
+        weights_hash=weights_hash,
         **facts,
         num_frames=num_frames,
         height=height,

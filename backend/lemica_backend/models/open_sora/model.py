@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lemica_backend.blocks.engine_stack import StackCall
-from lemica_backend.config import Size
+from lemica_backend.config import Memory, Offload, Size
 from lemica_backend.errors import InvalidRequestError, ModelLoadError
 from lemica_backend.models.base import ModelInfo, Scheduler, Stem, guided, text_branches
+from lemica_backend.models.offloading import offload_between_uses, require_room_elsewhere
 from lemica_backend.models.open_sora.layers import Texts
 from lemica_backend.models.open_sora.pipeline import OpenSoraPipeline
 from lemica_backend.models.open_sora.settings import VideoSettings
@@ -30,6 +31,8 @@ from lemica_backend.models.outline import Outline
 from lemica_backend.models.pipeline_model import Shape, fixed_shape
 from lemica_backend.models.weights_hash import hash_weights
 from lemica_backend.types import Branch
+
+_KEPT_PLAINLY = Memory()
 
 
 class OpenSoraModel:
@@ -45,6 +48,8 @@ class OpenSoraModel:
         Where and in what precision the model computes.
     size, options
         None or what the folder says: the size is fixed there, and there are no options.
+    memory : Memory
+        Without quantisation.
 
     Raises
     ------
@@ -62,25 +67,56 @@ class OpenSoraModel:
         device: str,
         size: Size | None = None,
         options: Mapping[str, object] | None = None,
+        memory: Memory = _KEPT_PLAINLY,
     ) -> None:
+        if memory.quantization:
+            raise ModelLoadError("model.json: quantization: family 'open_sora' takes none: leave it out")
         if dtype == torch.float16:
             raise ModelLoadError("dtype is float16, in which the autoencoder overflows: take bfloat16 or float32")
-        pipeline = OpenSoraPipeline.from_pretrained(folder, dtype=dtype)
+        self._take(OpenSoraPipeline.from_pretrained(folder, dtype=dtype), device, memory.offload)
+        self._finish(hash_weights(folder), dtype, size or Size())
+        if options:
+            raise ModelLoadError(f"model.json, options: this family has none; got {', '.join(options)}")
+
+    @classmethod
+    def around(
+        cls,
+        pipeline: OpenSoraPipeline,
+        *,
+        dtype: torch.dtype,
+        device: str,
+        size: Size | None = None,
+        weights_hash: str = "",
+    ) -> Self:
+        """Return the model of a pipeline that was made in memory and has no files to hash."""
+        model = cls.__new__(cls)
+        model._take(pipeline, device, _KEPT_PLAINLY.offload)
+        model._finish(weights_hash, dtype, size or Size())
+        return model
+
+    def _take(self, pipeline: OpenSoraPipeline, device: str, offload: Offload) -> None:
         self._device = torch.device(device)
         self._net = pipeline.transformer.to(self._device)
         self._vae = pipeline.vae.to(self._device)
         self._scheduler, self._video = pipeline.scheduler, pipeline.video
         self._text = TextConditioner(
             pipeline.tokenizer,
-            pipeline.text_encoder.to(self._device),
+            self._placed(pipeline.text_encoder, offload),
             self._video,
             max_tokens=self._net.config.model_max_length,
         )
-        self.info = self._make_info(folder)
+
+    def _finish(self, weights_hash: str, dtype: torch.dtype, size: Size) -> None:
+        self.info = self._make_info(weights_hash)
         self.stacks: list[StackCall] = [self._make_stack(dtype)]
-        fixed_shape(Shape(self.info.height, self.info.width, self.info.num_frames), size or Size())
-        if options:
-            raise ModelLoadError(f"model.json, options: this family has none; got {', '.join(options)}")
+        fixed_shape(Shape(self.info.height, self.info.width, self.info.num_frames), size)
+
+    def _placed(self, encoder: Any, offload: Offload) -> Any:
+        if not offload.text_encoders:
+            return encoder.to(self._device)
+        require_room_elsewhere(str(self._device))
+        offload_between_uses(encoder, self._device)
+        return encoder
 
     @classmethod
     def outline(
@@ -101,13 +137,13 @@ class OpenSoraModel:
             defaults={"num_inference_steps": 30, "guidance_scale": 7.0},  # of the official sampling configuration
         )
 
-    def _make_info(self, folder: Path) -> ModelInfo:
+    def _make_info(self, weights_hash: str) -> ModelInfo:
         video, cell = self._video, self._vae.spatial_factor
         latents = _latents_shape(self._net, self._vae, video)
         return ModelInfo(
             family="open_sora",
             max_steps=self._scheduler.config.num_train_timesteps,
-            weights_hash=hash_weights(folder),
+            weights_hash=weights_hash,
             scheduler=type(self._scheduler).__name__,
             scheduler_config=self._describe_sampling(),
             num_frames=video.num_frames,
