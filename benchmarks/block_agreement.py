@@ -1,9 +1,10 @@
 """How far block engines are from torch's eager mode, by family, engine and precision.
 
-``python -m benchmarks.block_agreement [--families latte-plain,...] [--engines onnxruntime,openvino,aot]``
+``python -m benchmarks.block_agreement [--families latte-plain,...] [--engines onnxruntime,openvino,aot]
+[--precisions float32,float16,bfloat16,int8]``
 
 On the random-weight models of the tests, whose hidden states have the spread of real ones; every figure is the largest
-difference of a hidden state, over the largest one, at 1 and 4 rows and the shortest and longest texts. The column
+difference of a hidden state, over the largest one, at 1, 2 and 4 rows and the shortest and longest texts. The column
 `dtype itself` compares torch's eager mode with itself in float32, on the same weights and inputs: what the precision
 costs before any engine. The last line is the table as JSON.
 """
@@ -30,12 +31,12 @@ from lemica_backend.models import load_model
 from tests.tiny.families import FAMILIES
 
 NAMES = "latte-plain,open_sora-1.2,wan-2.2,cogvideox-5b,hunyuan_video-true-cfg,hunyuan_video_15-guider,ltx-0.9,mochi-1"
-KINDS: tuple[tuple[str, Precision], ...] = (
-    ("float32", "dtype"),
-    ("float16", "dtype"),
-    ("bfloat16", "dtype"),
-    ("float32", "int8"),
-)
+KINDS: dict[str, tuple[str, Precision]] = {
+    "float32": ("float32", "dtype"),
+    "float16": ("float16", "dtype"),
+    "bfloat16": ("bfloat16", "dtype"),
+    "int8": ("float32", "int8"),
+}
 CPU = torch.device("cpu")
 MOST_TEXT = 32  # of families that take any length, as tiny blocks need no more
 
@@ -92,11 +93,11 @@ def own_difference(stack: BlockStack, whole: BlockStack, place: Place) -> float:
     return largest_difference(whole, run, place)
 
 
-def measure(folder: Path, name: str, engines: list[EngineName]) -> Iterator[Row]:
+def measure(folder: Path, name: str, engines: list[EngineName], kinds: list[str]) -> Iterator[Row]:
     """Yield the figures of a family."""
     whole = open_stack(folder, name, "float32")
-    for dtype, precision in KINDS:
-        kind = dtype if precision == "dtype" else precision
+    for kind in kinds:
+        dtype, precision = KINDS[kind]
         try:
             stack = open_stack(folder, name, dtype)
             place = place_of(stack, dtype, precision)
@@ -130,6 +131,7 @@ def show(rows: list[Row], engines: list[EngineName]) -> None:
 def main(
     families: Annotated[str, typer.Option(help="Of tests/tiny.")] = NAMES,
     engines: str = "onnxruntime,openvino,aot",
+    precisions: str = ",".join(KINDS),
 ) -> None:
     """Measure and print."""
     names: Any = engines.split(",")
@@ -139,7 +141,7 @@ def main(
             torch.manual_seed(0)
             tiny: Any = FAMILIES[name]
             tiny.build().save_pretrained(Path(folder) / name)
-            for row in measure(Path(folder) / name, name, names):
+            for row in measure(Path(folder) / name, name, names, precisions.split(",")):
                 rows.append(row)
                 print(row, flush=True)
     show(rows, names)
