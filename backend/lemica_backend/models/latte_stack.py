@@ -35,6 +35,7 @@ class LatteStack(BlockStack):
             StackInput("modulation", (ROWS, 6 * width), dtype),
         )
         super().__init__(inputs, {TOKENS: Range(patches, patches), TEXT: text})
+        self.frames: int = net.config.video_length
         self.spatial, self.temporal = net.transformer_blocks, net.temporal_transformer_blocks
         self.register_buffer("places", net.temp_pos_embed, persistent=False)
 
@@ -63,7 +64,7 @@ class LatteStack(BlockStack):
         """Let the frames of a row share its text's keys and values."""
         own = [block.attn1 for block in (*self.spatial, *self.temporal)]
         shared = [block.attn2 for block in self.spatial]
-        with attending(own, _Attend()), attending(shared, _AttendText(len(self.places[0]))):
+        with attending(own, _Attend()), attending(shared, _AttendText(self.frames)):
             yield
 
 
@@ -114,7 +115,8 @@ class _AttendText(_Attend):
         assert text is not None
         first = None if bias is None else bias[:, 0]
         mixed = super().__call__(attn, rows.flatten(1, 2), text[:, 0], first)
-        return mixed.unflatten(1, rows.shape[1:3]).flatten(0, 1)
+        by_frame: Tensor = mixed.unflatten(1, rows.shape[1:3]).flatten(0, 1)
+        return by_frame
 
 
 def _repeat(tensor: Tensor, times: int) -> Tensor:
