@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -28,7 +29,6 @@ from lemica_backend.blocks.stack import ROWS, TEXT, BlockStack, Range
 from lemica_backend.config import EngineName, Precision, Size
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.models import load_model
-from tests.tiny.families import FAMILIES
 
 NAMES = "latte-plain,open_sora-1.2,wan-2.2,cogvideox-5b,hunyuan_video-true-cfg,hunyuan_video_15-guider,ltx-0.9,mochi-1"
 KINDS: dict[str, tuple[str, Precision]] = {
@@ -37,6 +37,7 @@ KINDS: dict[str, tuple[str, Precision]] = {
     "bfloat16": ("bfloat16", "dtype"),
     "int8": ("float32", "int8"),
 }
+FAMILIES: Any = import_module("tests.tiny.families").FAMILIES  # tests have no types
 CPU = torch.device("cpu")
 MOST_TEXT = 32  # of families that take any length, as tiny blocks need no more
 
@@ -53,7 +54,7 @@ class Row(NamedTuple):
 
 def open_stack(folder: Path, name: str, dtype: str) -> BlockStack:
     """Return the block stack of a tiny model that was saved there."""
-    tiny: Any = FAMILIES[name]
+    tiny = FAMILIES[name]
     settings = {"size": Size(**tiny.size), "options": tiny.options}
     model: Any = load_model(None, folder, dtype=getattr(torch, dtype), device="cpu", **settings)
     stack: BlockStack = model.stacks[0]
@@ -139,7 +140,7 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for name in families.split(","):
             torch.manual_seed(0)
-            tiny: Any = FAMILIES[name]
+            tiny = FAMILIES[name]
             tiny.build().save_pretrained(Path(folder) / name)
             for row in measure(Path(folder) / name, name, names, precisions.split(",")):
                 rows.append(row)
