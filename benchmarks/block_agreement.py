@@ -1,9 +1,10 @@
 """How far block engines are from torch's eager mode, by family, engine and precision.
 
-``python -m benchmarks.block_agreement [--families latte-plain,...] [--engines onnxruntime,openvino,aot]``
+``python -m benchmarks.block_agreement [--families latte-plain,...] [--engines onnxruntime,openvino,aot]
+[--precisions float32,float16,bfloat16,int8]``
 
 On the random-weight models of the tests, whose hidden states have the spread of real ones; every figure is the largest
-difference of a hidden state, over the largest one, at 1 and 4 rows and the shortest and longest texts. The column
+difference of a hidden state, over the largest one, at 1, 2 and 4 rows and the shortest and longest texts. The column
 `dtype itself` compares torch's eager mode with itself in float32, on the same weights and inputs: what the precision
 costs before any engine. The last line is the table as JSON.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -27,15 +29,15 @@ from lemica_backend.blocks.stack import ROWS, TEXT, BlockStack, Range
 from lemica_backend.config import EngineName, Precision, Size
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.models import load_model
-from tests.tiny.families import FAMILIES
 
 NAMES = "latte-plain,open_sora-1.2,wan-2.2,cogvideox-5b,hunyuan_video-true-cfg,hunyuan_video_15-guider,ltx-0.9,mochi-1"
-KINDS: tuple[tuple[str, Precision], ...] = (
-    ("float32", "dtype"),
-    ("float16", "dtype"),
-    ("bfloat16", "dtype"),
-    ("float32", "int8"),
-)
+KINDS: dict[str, tuple[str, Precision]] = {
+    "float32": ("float32", "dtype"),
+    "float16": ("float16", "dtype"),
+    "bfloat16": ("bfloat16", "dtype"),
+    "int8": ("float32", "int8"),
+}
+FAMILIES: Any = import_module("tests.tiny.families").FAMILIES  # tests have no types
 CPU = torch.device("cpu")
 MOST_TEXT = 32  # of families that take any length, as tiny blocks need no more
 
@@ -52,7 +54,7 @@ class Row(NamedTuple):
 
 def open_stack(folder: Path, name: str, dtype: str) -> BlockStack:
     """Return the block stack of a tiny model that was saved there."""
-    tiny: Any = FAMILIES[name]
+    tiny = FAMILIES[name]
     settings = {"size": Size(**tiny.size), "options": tiny.options}
     model: Any = load_model(None, folder, dtype=getattr(torch, dtype), device="cpu", **settings)
     stack: BlockStack = model.stacks[0]
@@ -92,11 +94,11 @@ def own_difference(stack: BlockStack, whole: BlockStack, place: Place) -> float:
     return largest_difference(whole, run, place)
 
 
-def measure(folder: Path, name: str, engines: list[EngineName]) -> Iterator[Row]:
+def measure(folder: Path, name: str, engines: list[EngineName], kinds: list[str]) -> Iterator[Row]:
     """Yield the figures of a family."""
     whole = open_stack(folder, name, "float32")
-    for dtype, precision in KINDS:
-        kind = dtype if precision == "dtype" else precision
+    for kind in kinds:
+        dtype, precision = KINDS[kind]
         try:
             stack = open_stack(folder, name, dtype)
             place = place_of(stack, dtype, precision)
@@ -130,6 +132,7 @@ def show(rows: list[Row], engines: list[EngineName]) -> None:
 def main(
     families: Annotated[str, typer.Option(help="Of tests/tiny.")] = NAMES,
     engines: str = "onnxruntime,openvino,aot",
+    precisions: str = ",".join(KINDS),
 ) -> None:
     """Measure and print."""
     names: Any = engines.split(",")
@@ -137,9 +140,9 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for name in families.split(","):
             torch.manual_seed(0)
-            tiny: Any = FAMILIES[name]
+            tiny = FAMILIES[name]
             tiny.build().save_pretrained(Path(folder) / name)
-            for row in measure(Path(folder) / name, name, names):
+            for row in measure(Path(folder) / name, name, names, precisions.split(",")):
                 rows.append(row)
                 print(row, flush=True)
     show(rows, names)

@@ -236,6 +236,8 @@ class Blocks(Section):
         run eagerly.
     max_text_tokens : int or None
         Tokens of a text; None for as many as the model takes. More run eagerly.
+    cuda_graphs : bool
+        Whether ``compile`` records the blocks as CUDA graphs while the model loads, one for each number of rows.
     """
 
     engine: EngineName = "eager"
@@ -244,6 +246,13 @@ class Blocks(Section):
     artifacts: str = "blocks"
     max_rows: PositiveInt | None = None
     max_text_tokens: PositiveInt | None = None
+    cuda_graphs: bool = False
+
+    @model_validator(mode="after")
+    def _graphs(self) -> Self:
+        if self.cuda_graphs and self.engine != "compile":
+            raise ValueError(f"cuda_graphs takes the engine compile, and engine is {self.engine}: leave it out")
+        return self
 
 
 class Log(Section):

@@ -18,6 +18,7 @@ from lemica_backend.models.base import Stem, Text, VideoModel
 from lemica_backend.noise import to_noise, to_output
 from lemica_backend.operators import OPERATORS
 from lemica_backend.step_cache import GUIDED, NOISE
+from lemica_backend.threads import threads_for, using_threads
 from lemica_backend.types import Branch
 
 
@@ -88,10 +89,13 @@ def _run_model(model: VideoModel, jobs: Sequence[Job]) -> list[_Made]:
         return []
     rows = [_Row(job, branch) for job in jobs for branch in job.texts]
     latents, timesteps = ([getattr(row.job, name) for row in rows] for name in ("model_input", "timestep"))
-    stem = model.stem(torch.stack(latents), torch.stack(timesteps), [row.text for row in rows])
-    hidden = _run_stack(model, rows, stem)
+    all_threads = torch.get_num_threads()
+    with using_threads(threads_for(latents)):
+        stem = model.stem(torch.stack(latents), torch.stack(timesteps), [row.text for row in rows])
+        hidden = _run_stack(model, rows, stem, all_threads)
+        output = model.head(hidden, stem)
     branches = [len(job.texts) for job in jobs]
-    parts = (tensor.split(branches) for tensor in (model.head(hidden, stem), stem.hidden, hidden))
+    parts = (tensor.split(branches) for tensor in (output, stem.hidden, hidden))
     return [
         _Made(_guide(model, job, output), before, after)
         for job, output, before, after in zip(jobs, *parts, strict=True)
@@ -108,14 +112,16 @@ def _step(job: Job, output: Tensor) -> Tensor:
     return latents.to(job.latents.dtype)  # some samplers compute in float32
 
 
-def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem) -> Tensor:
+def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem, threads: int) -> Tensor:
     """Return the hidden states after the block stack: computed, or the input plus the row's cached residual."""
     computing = [index for index, row in enumerate(rows) if row.job.computes]
     if len(computing) == len(rows):
-        return model.blocks(stem, [row.text for row in rows])
+        with using_threads(threads):
+            return model.blocks(stem, [row.text for row in rows])
     hidden = stem.hidden.clone()
     if computing:
-        hidden[computing] = model.blocks(stem.rows(computing), [rows[index].text for index in computing])
+        with using_threads(threads):
+            hidden[computing] = model.blocks(stem.rows(computing), [rows[index].text for index in computing])
     for index, row in enumerate(rows):
         if not row.job.computes:
             hidden[index] += row.job.cache.predict(row.job.step, row.branch, row.job.fill)

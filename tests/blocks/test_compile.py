@@ -5,13 +5,15 @@ import shutil
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from lemica_backend.blocks.agreement import require_agreement
 from lemica_backend.blocks.compile_engine import CompileEngine
 from lemica_backend.blocks.engine_stack import EngineStack, take_fallbacks
 from lemica_backend.blocks.installing import build_engine, install_engine
-from lemica_backend.blocks.stack import ROWS, TEXT, TOKENS
+from lemica_backend.blocks.stack import ROWS, TEXT, TOKENS, Range
 from lemica_backend.config import ModelConfig
+from lemica_backend.errors import ModelLoadError
 from tests.blocks.conftest import RANGES, WIDTH
 
 pytestmark = [
@@ -63,3 +65,37 @@ def test_a_model_takes_it_without_an_artifact(open_tiny, tmp_path, toy):
     install_engine(model, tmp_path, config)
     assert model.info.block_engine == "compile"
     assert not list(tmp_path.iterdir())
+
+
+def test_cuda_graphs_are_refused_without_a_gpu_and_for_open_sizes(toy, place):
+    with pytest.raises(ModelLoadError, match=r"blocks\.cuda_graphs: needs a GPU of CUDA, and the device is cpu"):
+        CompileEngine().load(toy, place._replace(cuda_graphs=True), None)
+    on_gpu = place._replace(cuda_graphs=True, device=torch.device("cuda"))
+    with pytest.raises(ModelLoadError, match="a graph is for one size, and this model's text has 1 to 6"):
+        CompileEngine().load(toy, on_gpu, None)
+    with pytest.raises(ValidationError, match="cuda_graphs takes the engine compile, and engine is openvino"):
+        ModelConfig.model_validate({"blocks": {"engine": "openvino", "cuda_graphs": True}})
+
+
+def test_a_model_with_cuda_graphs_says_why_it_does_not_load_here(open_tiny, tmp_path, toy):
+    model = open_tiny("latte-plain")
+    model.stacks = [toy]
+    blocks = {"engine": "compile", "cuda_graphs": True}
+    with pytest.raises(ModelLoadError, match=r"blocks\.cuda_graphs"):
+        install_engine(model, tmp_path, ModelConfig.model_validate({"blocks": blocks}))
+    install_engine(model, tmp_path, ModelConfig.model_validate({"blocks": blocks | {"required": False}}))
+    assert model.info.block_engine == "eager"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@torch.inference_mode()
+def test_cuda_graphs_agree_with_torch_at_every_number_of_rows(toy, place):
+    ranges = RANGES | {TEXT: Range(3, 3)}
+    on_gpu = place._replace(cuda_graphs=True, device=torch.device("cuda"), ranges=ranges)
+    stack = EngineStack(toy.cuda(), CompileEngine().load(toy.cuda(), on_gpu, None), ranges)
+    for rows in range(1, RANGES[ROWS].most + 1):
+        inputs = toy.example({ROWS: rows, TOKENS: 5, TEXT: 3}, "cuda", seed=rows)
+        kept, again = stack(*inputs), stack(*(each * 2 for each in inputs))
+        assert torch.allclose(kept, toy(*inputs), rtol=1e-4, atol=1e-5)  # the second call left it alone
+        assert not torch.equal(kept, again)
+    assert take_fallbacks(Model(stack)) == {}

@@ -98,3 +98,11 @@ def test_what_cannot_be_built_is_refused(folder, arguments, said):
     answer = run(folder, *arguments)
     assert answer.exit_code == 1
     assert said in answer.output
+
+
+def test_a_graph_that_cannot_be_rounded_is_refused(tmp_path):
+    from lemica_backend.blocks.onnxruntime_engine import _round_matrices
+
+    (tmp_path / "whole.onnx").write_bytes(b"no graph")
+    with pytest.raises(ModelLoadError, match="cannot round the matrices of this block stack"):
+        _round_matrices(tmp_path / "whole.onnx", tmp_path / "rounded.onnx", is_large=False)

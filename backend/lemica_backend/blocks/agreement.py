@@ -16,12 +16,12 @@ __all__ = ["BOUNDS", "INT8_BOUND", "bound_of", "largest_difference", "require_ag
 
 BOUNDS: Mapping[torch.dtype, float] = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 6e-2}
 INT8_BOUND = 0.15
-_ROWS_TO_TRY = 4
+_ROWS_TO_TRY = (2, 4)  # of one request with guidance, and of more
 
 
 def sizes_to_try(ranges: Mapping[str, Range]) -> Iterator[dict[str, int]]:
     """Yield sizes at the ends of the ranges, and of few rows."""
-    rows = sorted({ranges[ROWS].least, min(_ROWS_TO_TRY, ranges[ROWS].most)})
+    rows = sorted({ranges[ROWS].least, *(min(each, ranges[ROWS].most) for each in _ROWS_TO_TRY)})
     for row, tokens, text in product(rows, _ends(ranges[TOKENS]), _ends(ranges[TEXT])):
         yield {ROWS: row, TOKENS: tokens, TEXT: text}
 

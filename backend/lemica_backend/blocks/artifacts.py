@@ -20,7 +20,7 @@ from lemica_backend.models.weights_hash import hash_file
 __all__ = ["Artifact", "Identity", "find_artifact", "write_artifact"]
 
 _MANIFEST = "artifact.json"
-_FORMAT = 1  # of what is built; raised when the same inputs give another artifact
+_FORMAT = 2  # of what is built; raised when the same inputs give another artifact
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,15 @@ class Place(NamedTuple):
         For every axis.
     precision : str
         ``dtype``, or what matrices are rounded to.
+    cuda_graphs : bool
+        Whether kernels are recorded and replayed, where the engine can.
     """
 
     device: torch.device
     dtype: torch.dtype
     ranges: Mapping[str, Range]
     precision: Precision = "dtype"
+    cuda_graphs: bool = False
 
 
 class BlockEngine(Protocol):

@@ -128,7 +128,8 @@ class _Target(NamedTuple):
         weight = next(stacks[0].parameters())
         dtype, precision = getattr(torch, config.dtype), config.blocks.precision
         engine = engine_named(name, weight.device, dtype, precision, builds=builds)
-        places = tuple(Place(weight.device, dtype, _ranges(each, config), precision) for each in stacks)
+        graphs = config.blocks.cuda_graphs
+        places = tuple(Place(weight.device, dtype, _ranges(each, config), precision, graphs) for each in stacks)
         return cls(engine, stacks, places, model.info)
 
     @property

@@ -13,6 +13,7 @@ from torch import Tensor
 from lemica_backend.blocks.engine_stack import Run
 from lemica_backend.blocks.engines import Place
 from lemica_backend.blocks.stack import BlockStack
+from lemica_backend.errors import ModelLoadError
 
 __all__ = ["OnnxRuntimeEngine"]
 
@@ -64,7 +65,7 @@ class OnnxRuntimeEngine:
 def _round_matrices(whole: Path, path: Path, *, is_large: bool) -> None:
     """Write the graph with weights of 8-bit integers a column; what they multiply is rounded anew in each call.
 
-    Attention stays in float32: both of its factors are made in the call.
+    Attention stays in float32: both of its factors are made in the call. Raises ModelLoadError where it cannot.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415 - serving needs no onnx
 
@@ -72,5 +73,7 @@ def _round_matrices(whole: Path, path: Path, *, is_large: bool) -> None:
     try:
         # of signed ones, processors without VNNI add up pairs in 16 bits, which may overflow
         quantize_dynamic(whole, path, per_channel=True, weight_type=QuantType.QUInt8, use_external_data_format=is_large)
+    except Exception as error:  # whatever it and ONNX's shape inference raise
+        raise ModelLoadError(f"onnxruntime cannot round the matrices of this block stack: {error}") from error
     finally:
         logging.disable(logging.NOTSET)

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from lemica_backend.blocks.engine_stack import Run
 from lemica_backend.blocks.engines import Place
-from lemica_backend.blocks.stack import BlockStack
+from lemica_backend.blocks.stack import ROWS, BlockStack
 
 __all__ = ["OpenVinoEngine"]
+
+_ROWS_OF_ONE = (1, 2)  # request, without guidance and with it
+_COPIED_BYTES = 1 << 28  # of weights, at most, that are held once more for each of them
 
 
 class OpenVinoEngine:
@@ -50,15 +53,37 @@ class OpenVinoEngine:
             "ENABLE_CPU_PINNING": False,  # torch's threads are not pinned either, and would wait for the same cores
         }
         graph = _with_numpy_types(core.read_model(path), stack, place.dtype)
-        request = core.compile_model(graph, "CPU", settings).create_infer_request()
+        any_rows = core.compile_model(graph, "CPU", settings).create_infer_request()
+        fixed = {
+            rows: core.compile_model(_with_rows(graph, stack, rows), "CPU", settings).create_infer_request()
+            for rows in _rows_to_fix(stack, place)
+        }
         names = [each.name for each in stack.inputs]
 
         def run(tensors: tuple[Tensor, ...]) -> Tensor:
             feed = {name: _array(each) for name, each in zip(names, tensors, strict=True)}
+            request = fixed.get(len(tensors[0]), any_rows)
             output = torch.from_numpy(request.infer(feed, share_inputs=True)[0])  # a copy: later runs leave it alone
             return output.to(place.dtype)
 
         return run
+
+
+def _rows_to_fix(stack: BlockStack, place: Place) -> tuple[int, ...]:
+    """Return numbers of rows that get code of their own, which fuses more; each holds the weights once more."""
+    weights = sum(each.nbytes for each in stack.parameters())
+    return tuple(rows for rows in _ROWS_OF_ONE if rows in place.ranges[ROWS]) if weights <= _COPIED_BYTES else ()
+
+
+def _with_rows(graph: Any, stack: BlockStack, rows: int) -> Any:
+    fixed = graph.clone()
+    fixed.reshape(
+        {
+            each.name: [rows if axis == ROWS else axis if isinstance(axis, int) else -1 for axis in each.shape]
+            for each in stack.inputs
+        }
+    )
+    return fixed
 
 
 def _with_numpy_types(graph: Any, stack: BlockStack, dtype: torch.dtype) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lemica_backend.blocks.stack import ROWS, TEXT, TOKENS, BlockStack, Range, StackInput
+from lemica_backend.models.attending import attending
 
 
 class LatteStack(BlockStack):
@@ -32,6 +35,7 @@ class LatteStack(BlockStack):
             StackInput("modulation", (ROWS, 6 * width), dtype),
         )
         super().__init__(inputs, {TOKENS: Range(patches, patches), TEXT: text})
+        self.frames: int = net.config.video_length
         self.spatial, self.temporal = net.transformer_blocks, net.temporal_transformer_blocks
         self.register_buffer("places", net.temp_pos_embed, persistent=False)
 
@@ -54,6 +58,65 @@ class LatteStack(BlockStack):
             hidden = hidden.unflatten(0, (rows, patches)).transpose(1, 2).flatten(0, 1)
         output: Tensor = hidden.unflatten(0, (rows, frames))
         return output
+
+    @contextmanager
+    def for_export(self) -> Iterator[None]:
+        """Let the frames of a row share its text's keys and values."""
+        own = [block.attn1 for block in (*self.spatial, *self.temporal)]
+        shared = [block.attn2 for block in self.spatial]
+        with attending(own, _Attend()), attending(shared, _AttendText(self.frames)):
+            yield
+
+
+class _Attend:
+    """The same arithmetic as diffusers' AttnProcessor2_0; scores are scaled in the query, where engines fuse that."""
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        states = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            each.unflatten(2, (attn.heads, -1)).transpose(1, 2)
+            for each in (attn.to_q(hidden_states) * attn.scale, attn.to_k(states), attn.to_v(states))
+        )
+        bias = None if attention_mask is None else attention_mask[:, None]  # (R, 1, 1, L)
+        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
+        output: Tensor = attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+        return output
+
+
+class _AttendText(_Attend):
+    """Attends to the text with all tokens of a row at once: `LatteStack.forward` gives each frame the same text.
+
+    Parameters
+    ----------
+    frames : int
+    """
+
+    def __init__(self, frames: int) -> None:
+        self._frames = frames
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+    ) -> Tensor:
+        rows, text, bias = (
+            None if each is None else each.unflatten(0, (-1, self._frames))
+            for each in (hidden_states, encoder_hidden_states, attention_mask)
+        )
+        assert rows is not None
+        assert text is not None
+        first = None if bias is None else bias[:, 0]
+        mixed = super().__call__(attn, rows.flatten(1, 2), text[:, 0], first)
+        by_frame: Tensor = mixed.unflatten(1, rows.shape[1:3]).flatten(0, 1)
+        return by_frame
 
 
 def _repeat(tensor: Tensor, times: int) -> Tensor:
