@@ -119,8 +119,8 @@ class Engine:
 
     def _begin(self) -> None:
         """Let every device serve from the one line."""
-        config, profile, shares = self.config, self._profile, FairShares()
-        wanted, lanes = config.scheduling, len(self._supervisors)
+        config, profile, wanted = self.config, self._profile, self.config.scheduling
+        shares, lanes = FairShares(wanted.low_priority_share), len(self._supervisors)
         ranking = Ranking(wanted.policy, wanted.ageing, wanted.deadline_margin)
         self._admission = Admission(config, profile, ranking, shares, lanes=lanes)
         deciding = threading.RLock()
