@@ -343,4 +343,4 @@ def load_engine(
 
 def _source(model_dir: Path, config: ModelConfig, device: str, plan_json: str | None) -> WorkerSource:
     recipe = Recipe("lemica_backend.opening", "open_worker", (model_dir, config, device, plan_json))
-    return ProcessSource(recipe, device, config.limits.worker_timeout_s)
+    return ProcessSource(recipe, device, config.limits.worker_timeout_s, keeps_spare=config.spare_worker)

@@ -101,6 +101,12 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
+            self._work()
+        finally:
+            self.source.close()
+
+    def _work(self) -> None:
+        try:
             worker: Worker | None = self.source.open(self._line.wake, measures=True)
         except BaseException as error:
             self.opened.set_exception(error)
