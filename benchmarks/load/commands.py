@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +43,7 @@ def latency(
     steps: Steps = None,
     mix: MixText = _MIX,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
+    minutes: Annotated[float, typer.Option(min=0, help="After which no load begins; 0 for all rounds.")] = 0.0,
     count: Annotated[int, typer.Option(min=2, help="Requests of each load.")] = 40,
     shares: Annotated[str, typer.Option(help="Of the capacity, for Poisson arrivals.")] = "0.5,0.7,0.9",
     users: Annotated[int, typer.Option(min=1, help="Of the closed loop that measures the capacity.")] = 8,
@@ -66,12 +70,14 @@ def latency(
         make_repository(folder, model, max_batch_size=max_batch_size, steps=steps)
         with serving(folder, log=journal.with_suffix(".server.log")) as server:
             measuring = Rounds(server.grpc_url, plan, kept, [name.strip() for name in only.split(";") if name.strip()])
+            ends_s = time.monotonic() + 60 * minutes if minutes else math.inf
             with tqdm(total=rounds * measuring.runs_a_round, unit="run") as bar:
-                for number in range(rounds):
-                    for row in measuring.measure(number):
-                        rows.append(row)
-                        bar.set_postfix_str(f"{row['load']}: {row['way']}")
-                        bar.update()
+                for row in chain.from_iterable(map(measuring.measure, range(rounds))):
+                    rows.append(row)
+                    bar.set_postfix_str(f"{row['load']}: {row['way']}")
+                    bar.update()
+                    if time.monotonic() > ends_s:  # the rest is for another time: the journal knows
+                        break
     found = summary(plan, rows)
     show(found, Console())
     write_json(found, output)
