@@ -122,7 +122,7 @@ class Engine:
         config, profile, wanted = self.config, self._profile, self.config.scheduling
         shares, lanes = FairShares(wanted.low_priority_share), len(self._supervisors)
         ranking = Ranking(wanted.policy, wanted.ageing, wanted.deadline_margin)
-        self._admission = Admission(config, profile, ranking, shares, lanes=lanes)
+        self._admission = Admission(config, profile, ranking, shares, lanes=lanes, absent_s=self._absent_s)
         deciding = threading.RLock()
         common = Common(
             config=config,
@@ -298,6 +298,9 @@ class Engine:
             self._waiting.wait_for_any()
             self._waiting.drop_unwanted()
             self._waiting.wait_closed(_LOOK_S)
+
+    def _absent_s(self) -> float:
+        return min(each.absent_s for each in self._supervisors)
 
     def _down(self, reason: str) -> None:
         """Answer everyone who waits, if no device has a worker or will have one soon."""

@@ -142,6 +142,23 @@ def test_an_idle_worker_that_dies_is_replaced_before_anyone_asks(serve):
     assert isinstance(served.engine.generate(request()), GenerationResult)
 
 
+def test_promises_and_predictions_know_that_a_worker_is_loading(serve):
+    served = serve()
+    served.engine.generate(request())  # what a step costs is known from here on
+    (supervisor,) = served.engine._supervisors
+    supervisor.load_s = 1000.0
+    kill(served.sources[0])
+    deadline = time.monotonic() + 60
+    while served.engine.workers()[0].is_serving:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    with pytest.raises(EngineUnavailableError, match="can meet is"):
+        served.engine.submit(request(deadline_ms=500_000), on_done=print)
+    assert served.engine.generate(request()).info["eta_ms"] > 500_000
+    assert supervisor.load_s < 1000
+    assert served.engine.generate(request()).info["eta_ms"] < 500_000
+
+
 def test_a_spare_process_takes_the_place_of_a_lost_worker(serve):
     served = serve(spare_worker=True)
     source = served.sources[0]
