@@ -22,6 +22,7 @@ from benchmarks.load.latency import Plan, Rounds
 from benchmarks.load.measures import measured
 from benchmarks.load.peers.repository import BATCHES, ENGINE, make_repository
 from benchmarks.load.perf_analyzer import Load, PerfAnalyzer, Point, show_points
+from benchmarks.load.priorities import waits
 from benchmarks.load.report import draw, show, summary, without_nan, write_json
 from benchmarks.load.servers import serving, temporary_folder
 from benchmarks.load.simulate import SimulatedLoad
@@ -131,7 +132,31 @@ def simulate(
     for row in rows:
         table.add_row(row.device, row.way, f"{row.p50:.3g}", f"{row.p95:.3g}", f"{row.p95_ratio['ratio']:.3f}")
     Console().print(table)
+    output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, json.dumps([row._asdict() for row in rows], indent=1) + "\n")
+
+
+def priorities(
+    *,
+    shares: Annotated[str, typer.Option(help="Of the time for low priorities, to compare.")] = "0,0.1",
+    count: Annotated[int, typer.Option(min=100, help="Requests.")] = 1000,
+    in_flight: Annotated[int, typer.Option(min=2)] = 8,
+    step: Annotated[float, typer.Option(min=0, help="Seconds of a computed step.")] = 0.12,
+    rounds: Annotated[int, typer.Option(min=1, help="Each with a seed of its own.")] = 3,
+    output: Annotated[Path, typer.Option(help="The JSON.")] = Path("out/priorities.json"),
+) -> None:
+    """Show on a counted clock how long requests of low priority wait where higher ones come all the time."""
+    table = Table("share", "round", "priority", "requests", "median wait (s)", "longest (s)", "over 120 s")
+    rows = list[dict[str, Any]]()
+    for share in map(float, shares.split(",")):
+        for seed in range(rounds):
+            for each in waits(share, count=count, in_flight=in_flight, step_s=step, seed=seed):
+                rows.append({"round": seed, **each._asdict()})
+                figures = (str(each.requests), f"{each.median_s:.1f}", f"{each.longest_s:.1f}", str(each.silent))
+                table.add_row(f"{share:g}", str(seed), each.kind, *figures)
+    Console().print(table)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, json.dumps(rows, indent=1) + "\n")
 
 
 def drive(
