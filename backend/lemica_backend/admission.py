@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from lemica_backend.budgeting import Budgeting, Option, Range
@@ -30,6 +30,8 @@ class Admission:
     fair_shares : FairShares
     lanes : int
         Devices that are fed from the one line.
+    absent_s : callable
+        Seconds until one of them has a worker; 0 while one has.
     """
 
     def __init__(
@@ -40,12 +42,14 @@ class Admission:
         fair_shares: FairShares,
         *,
         lanes: int = 1,
+        absent_s: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._config = config
         self._profile = profile
         self._ranking = ranking
         self._fair_shares = fair_shares
         self._lanes = lanes
+        self._absent_s = absent_s
 
     def shares(self) -> Shares:
         """Return where the clients stand."""
@@ -139,8 +143,8 @@ class Admission:
         )
 
     def _foresee(self, standings: Sequence[Standing], now: float) -> Mapping[int, float]:
-        slowdowns = self._slowdowns()
-        return foresee(standings, self._ranking, self.shares(), slowdowns=slowdowns, now=now, lanes=self._lanes)
+        slowdowns, begins = self._slowdowns(), now + self._absent_s()
+        return foresee(standings, self._ranking, self.shares(), slowdowns=slowdowns, now=begins, lanes=self._lanes)
 
     def _slowdowns(self) -> tuple[float, ...]:
         return self._profile.cost.slowdowns(self._profile.usual_rows, self._config.limits.max_active)

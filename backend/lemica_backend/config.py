@@ -85,6 +85,9 @@ class ModelConfig(Section):
         Several of them, in place of `device`: each gets a worker, and all are fed from one queue.
     threads : int or None
         CPU threads of one operation; None leaves it to torch.
+    spare_worker : bool
+        Whether each device keeps a process at hand that has imported everything and loaded nothing, for when its worker
+        is lost.
     fps : int
         Frames per second of encoded videos.
     warn_above : float
@@ -118,6 +121,7 @@ class ModelConfig(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     devices: Annotated[tuple[Device, ...], Field(strict=False, min_length=1)] | None = None
     threads: PositiveInt | None = None
+    spare_worker: bool = False
     fps: Annotated[int, Field(ge=1, le=240)] = 8
     warn_above: Annotated[float, Field(gt=0)] = 1.3
     scheduler: SchedulerConfig | None = None

@@ -194,6 +194,8 @@ class Scheduling(Section):
         A deadline counts as met if what is predicted, plus this share of it, is within it.
     client_lead : float
         How far a client may be ahead of another one that waits, in default requests computed in full.
+    low_priority_share : float
+        Of the time, kept for the oldest request that others pass by for their priority; 0 for none.
     replan : bool
         Whether a started request whose budget is a range may get another number of computed steps.
     warm_up_s : float
@@ -211,6 +213,7 @@ class Scheduling(Section):
     align_ticks: Annotated[int, Field(ge=0)] = 8
     deadline_margin: Annotated[float, Field(ge=0)] = 0.1
     client_lead: Annotated[float, Field(ge=0)] = 1.0
+    low_priority_share: Annotated[float, Field(ge=0, lt=1)] = 0.1
     replan: bool = True
     warm_up_s: Annotated[float, Field(ge=0)] = 2.0
     retry_lost: bool = False

@@ -119,10 +119,10 @@ class Engine:
 
     def _begin(self) -> None:
         """Let every device serve from the one line."""
-        config, profile, shares = self.config, self._profile, FairShares()
-        wanted, lanes = config.scheduling, len(self._supervisors)
+        config, profile, wanted = self.config, self._profile, self.config.scheduling
+        shares, lanes = FairShares(wanted.low_priority_share), len(self._supervisors)
         ranking = Ranking(wanted.policy, wanted.ageing, wanted.deadline_margin)
-        self._admission = Admission(config, profile, ranking, shares, lanes=lanes)
+        self._admission = Admission(config, profile, ranking, shares, lanes=lanes, absent_s=self._absent_s)
         deciding = threading.RLock()
         common = Common(
             config=config,
@@ -299,6 +299,9 @@ class Engine:
             self._waiting.drop_unwanted()
             self._waiting.wait_closed(_LOOK_S)
 
+    def _absent_s(self) -> float:
+        return min(each.absent_s for each in self._supervisors)
+
     def _down(self, reason: str) -> None:
         """Answer everyone who waits, if no device has a worker or will have one soon."""
         if all(each.down for each in self._supervisors):
@@ -343,4 +346,4 @@ def load_engine(
 
 def _source(model_dir: Path, config: ModelConfig, device: str, plan_json: str | None) -> WorkerSource:
     recipe = Recipe("lemica_backend.opening", "open_worker", (model_dir, config, device, plan_json))
-    return ProcessSource(recipe, device, config.limits.worker_timeout_s)
+    return ProcessSource(recipe, device, config.limits.worker_timeout_s, keeps_spare=config.spare_worker)

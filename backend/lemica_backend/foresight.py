@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from lemica_backend.cost_model import is_gain
 from lemica_backend.ranking import Ranking, Shares, in_order
-from lemica_backend.standing import Standing
+from lemica_backend.standing import Party, Standing
 
 _TOO_SMALL_S = 1e-9
 
@@ -35,9 +35,10 @@ def foresee(
     O(N log N) for one client, one more factor N for several.
     """
     line = list(standings)
-    ranks, ahead = ranking.ranks(line, now), shares.ahead()
-    waiting = in_order(line, ranks, ahead)
-    is_shared = len({standing.client for standing in waiting}) > 1
+    ranks = ranking.ranks(line, now)
+    waiting = in_order(line, ranks, shares)
+    parties = {standing.party for standing in waiting}
+    is_shared = len(parties) > len({party.priority for party in parties})
     finished: dict[int, float] = {}
     at = now
     while waiting:
@@ -51,17 +52,18 @@ def foresee(
         finished |= {standing.number: at for standing in moved if standing.left_s <= _TOO_SMALL_S}
         waiting = [standing for standing in moved if standing.left_s > _TOO_SMALL_S] + rest
         if is_shared:
-            shares = shares.after(_spent(group, took / together), {standing.client for standing in waiting})
-            if (ahead_now := shares.ahead()) != ahead:
-                waiting, ahead = in_order(waiting, ranks, ahead_now), ahead_now
+            ahead = shares.ahead()
+            shares = shares.after(_spent(group, took / together), {standing.party for standing in waiting})
+            if shares.ahead() != ahead:
+                waiting = in_order(waiting, ranks, shares)
     return finished
 
 
-def _spent(group: Sequence[Standing], seconds: float) -> Mapping[str, float]:
-    """Return the time of a group by client, so many seconds for each request."""
-    spent: dict[str, float] = {}
+def _spent(group: Sequence[Standing], seconds: float) -> Mapping[Party, float]:
+    """Return the time of a group by priority and client, so many seconds for each request."""
+    spent: dict[Party, float] = {}
     for standing in group:
-        spent[standing.client] = spent.get(standing.client, 0.0) + seconds
+        spent[standing.party] = spent.get(standing.party, 0.0) + seconds
     return spent
 
 

@@ -137,7 +137,6 @@ class Lane:
         with common.deciding:
             waiting = [session for session in common.line.sessions if not session.is_claimed]
             sessions = {session.number: session for session in (*waiting, *self.active)}
-            common.shares.update({session.planned.client for session in common.sessions()})
             chosen = [sessions[number] for number in self._numbers(sessions)]
             new = [session for session in chosen if session not in self.active and session.claim()]
             self.active = (*self.active, *new)
@@ -149,6 +148,8 @@ class Lane:
         """Return whom the scheduler chooses; where that fails, the first one, so that the others go on."""
         try:
             standings = [session.standing() for session in sessions.values()]
+            elsewhere = [session.standing() for session in self._common.sessions() if session.number not in sessions]
+            self._common.shares.update([*standings, *elsewhere])
             shares = self._common.admission.shares()
             chosen = self._scheduler.choose(standings, shares, self._room(), time.perf_counter())
             return [standing.number for standing in chosen]

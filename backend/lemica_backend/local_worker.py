@@ -103,6 +103,9 @@ class LocalSource:
     def kill(self) -> None:
         """Do nothing: what runs in this process cannot be ended."""
 
+    def close(self) -> None:
+        """Do nothing: nothing is kept."""
+
 
 @torch.inference_mode()
 def _with_memory(run: Callable[[], T]) -> T:

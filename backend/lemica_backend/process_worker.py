@@ -43,27 +43,39 @@ class ProcessSource:
     device : str
     timeout_s : float
         Seconds in which a worker has to do one thing; loading may take any time.
+    keeps_spare : bool
+        Whether to keep a process that has imported what the recipe needs, and loaded nothing, for the next worker.
     """
 
-    def __init__(self, recipe: Recipe, device: str, timeout_s: float) -> None:
+    def __init__(self, recipe: Recipe, device: str, timeout_s: float, *, keeps_spare: bool = False) -> None:
         self.device = device
         self._recipe = recipe
         self._timeout_s = timeout_s
+        self._keeps_spare = keeps_spare
         self._process: subprocess.Popen[bytes] | None = None
+        self._spare: _Child | None = None
 
     @property
     def pid(self) -> int | None:
         """The process of the current worker, or of the last one."""
         return self._process.pid if self._process else None
 
+    @property
+    def spare_pid(self) -> int | None:
+        """The process that is kept for the next worker."""
+        return self._spare.process.pid if self._spare else None
+
     def open(self, on_end: Callable[[], None], *, measures: bool) -> ProcessWorker:
         """Start a process and let it load the model; see `lemica_backend.worker.WorkerSource`."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = process = _start(theirs)
-        worker = ProcessWorker(process, Connection(ours.detach()), self._timeout_s)
-        threading.Thread(target=_tell_end, args=[process, on_end], daemon=True).start()
+        child = self._take_spare() or _start()
+        self._process = child.process
+        worker = ProcessWorker(*child, self._timeout_s)
+        threading.Thread(target=_tell_end, args=[child.process, on_end], daemon=True).start()
         worker.load(self._recipe, measures=measures)
+        if self._keeps_spare:  # only now, so that it slows down no load
+            self._spare = _start()
+            with contextlib.suppress(OSError):  # it died at once; the next worker starts from nothing
+                send(self._spare.connection, self._recipe.module)
         return worker
 
     def kill(self) -> None:
@@ -71,12 +83,35 @@ class ProcessSource:
         if self._process:
             self._process.kill()
 
+    def close(self) -> None:
+        """End the spare process."""
+        if spare := self._take_spare():
+            spare.process.kill()
+            spare.process.wait()
+            spare.connection.close()
 
-def _start(end: socket.socket) -> subprocess.Popen[bytes]:
-    """Start the child at the other end of a socket; it ends when the thread that starts it does."""
-    command = [sys.executable, "-m", "lemica_backend.worker_main", str(end.fileno()), str(os.getpid())]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    return subprocess.Popen(command, pass_fds=[end.fileno()], env=environment, stdin=subprocess.DEVNULL)
+    def _take_spare(self) -> _Child | None:
+        """Return the spare process, if it still runs."""
+        spare, self._spare = self._spare, None
+        return spare if spare and spare.process.poll() is None else None
+
+
+class _Child(NamedTuple):
+    """A process that waits to be told what to load, and our end of the socket."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+
+
+def _start() -> _Child:
+    """Start a child; it ends when the thread that starts it does."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        end = theirs.fileno()
+        command = [sys.executable, "-m", "lemica_backend.worker_main", str(end), str(os.getpid())]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        process = subprocess.Popen(command, pass_fds=[end], env=environment, stdin=subprocess.DEVNULL)
+    return _Child(process, Connection(ours.detach()))
 
 
 def _tell_end(process: subprocess.Popen[bytes], on_end: Callable[[], None]) -> None:

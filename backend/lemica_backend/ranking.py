@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
-from lemica_backend.standing import Standing
+from lemica_backend.standing import Party, Standing
 
 Policy = Literal["srpt", "fcfs", "edf"]
 _IN_DANGER, _AS_USUAL, _HOPELESS = range(3)
@@ -37,28 +38,38 @@ _POLICIES: dict[Policy, Callable[[Standing, float], float]] = {
 
 
 class Shares(NamedTuple):
-    """What clients were served, in seconds that count from where the last of them stands.
+    """What clients were served, in seconds that count from where the last of the same priority stands.
 
     Attributes
     ----------
-    served_s : mapping of str to float
-        By client that has a request.
+    served_s : mapping of Party to float
+        By priority and client, of those that have a request.
     lead_s : float
         How far a client may be ahead of the last one.
+    turn : int or None
+        The number of a request that goes first although others have a higher priority; see `lemica_backend.turns`.
     """
 
-    served_s: Mapping[str, float]
+    served_s: Mapping[Party, float]
     lead_s: float
+    turn: int | None = None
 
-    def ahead(self) -> frozenset[str]:
-        """Return the clients that were served too much to go on while others wait."""
-        return frozenset(client for client, served_s in self.served_s.items() if served_s > self.lead_s)
+    def ahead(self) -> frozenset[Party]:
+        """Return who was served too much to go on while others of the same priority wait."""
+        return frozenset(party for party, served_s in self.served_s.items() if served_s > self.lead_s)
 
-    def after(self, spent_s: Mapping[str, float], present: Collection[str]) -> Shares:
-        """Return the shares once clients were served so long, among those that still have requests."""
-        served = {client: self.served_s.get(client, 0.0) + spent_s.get(client, 0.0) for client in present}
-        least = min(served.values(), default=0.0)
-        return self._replace(served_s={client: seconds - least for client, seconds in served.items()})
+    def after(self, spent_s: Mapping[Party, float], present: Collection[Party]) -> Shares:
+        """Return the shares once they were served so long, among those that still have requests."""
+        served = {party: self.served_s.get(party, 0.0) + spent_s.get(party, 0.0) for party in present}
+        return self._replace(served_s=since_last(served))
+
+
+def since_last(clocks: Mapping[Party, float]) -> dict[Party, float]:
+    """Return how far each is ahead of the last one of its priority."""
+    least: dict[int, float] = {}
+    for party, seconds in clocks.items():
+        least[party.priority] = min(seconds, least.get(party.priority, seconds))
+    return {party: seconds - least[party.priority] for party, seconds in clocks.items()}
 
 
 class Rank(NamedTuple):
@@ -76,21 +87,34 @@ class Rank(NamedTuple):
     place: tuple[float, int]
 
 
-def in_order(standings: Iterable[Standing], ranks: Mapping[int, Rank], ahead: Collection[str]) -> list[Standing]:
-    """Return the requests by their ranks, clients that are ahead behind the others of their tier."""
+def in_order(standings: Iterable[Standing], ranks: Mapping[int, Rank], shares: Shares) -> list[Standing]:
+    """Return the requests by their ranks, clients that are ahead behind the others of their tier.
+
+    Whose turn it is comes before all but those in front whose promise is in danger.
+    """
+    ahead = shares.ahead()
 
     def key(standing: Standing) -> tuple[tuple[int, int], bool, tuple[float, int]]:
         rank = ranks[standing.number]
-        return rank.tier, standing.client in ahead, rank.place
+        return rank.tier, standing.party in ahead, rank.place
 
-    return sorted(standings, key=key)
+    ordered = sorted(standings, key=key)
+    return ordered if shares.turn is None else _with_turn(ordered, ranks, shares.turn)
+
+
+def _with_turn(ordered: Sequence[Standing], ranks: Mapping[int, Rank], turn: int) -> list[Standing]:
+    mine = [each for each in ordered if each.number == turn]
+    others = [each for each in ordered if each.number != turn]
+    urgent = list(takewhile(lambda each: ranks[each.number].tier[1] == _IN_DANGER, others))
+    return [*urgent, *mine, *others[len(urgent) :]]
 
 
 class Ranking(NamedTuple):
     """An order of requests.
 
     By priority; then promises in danger before all others, and those that cannot be kept any more behind them; then
-    clients that are ahead behind those that are not; then by policy; then by arrival.
+    clients that are ahead of others with that priority behind those that are not; then by policy; then by arrival. Now
+    and then one of a lower priority has its turn.
 
     Attributes
     ----------
@@ -107,7 +131,7 @@ class Ranking(NamedTuple):
     def order(self, standings: Iterable[Standing], shares: Shares, now: float) -> list[Standing]:
         """Return the requests, the one that should go first in front."""
         standings = list(standings)
-        return in_order(standings, self.ranks(standings, now), shares.ahead())
+        return in_order(standings, self.ranks(standings, now), shares)
 
     def ranks(self, standings: Iterable[Standing], now: float) -> dict[int, Rank]:
         """Return each request's rank, by its number."""

@@ -7,6 +7,13 @@ from typing import NamedTuple
 from lemica_backend.cost_model import Work
 
 
+class Party(NamedTuple):
+    """Who shares with its like: the requests of one client that have one priority."""
+
+    priority: int
+    client: str
+
+
 class Standing(NamedTuple):
     """How a request stands.
 
@@ -44,3 +51,8 @@ class Standing(NamedTuple):
     ticks_to_compute: int = 0
     is_started: bool = False
     cache_bytes: int = 0
+
+    @property
+    def party(self) -> Party:
+        """Among whom its client gets a fair share: those of its priority."""
+        return Party(self.priority, self.client)

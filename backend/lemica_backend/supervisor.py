@@ -20,6 +20,7 @@ DELAYS_S = (0.0, 0.5, 2.0)  # before each of them
 SLOW_S = 30.0  # before each later one
 _CLOSING_S = 10.0  # for the tick that runs
 _LOOK_S = 0.1
+_OVERDUE = 0.1  # of the time that it has taken already is what a load that should be done is given still
 _SHUTTING = "the server is shutting this model down; send the request again"
 _log = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Supervisor:
         self.restarts = 0
         self.down: str | None = None  # why there has been no worker for long
         self.has_worker = False
+        self.load_s = 0.0  # that the last worker took to load
+        self._lost_at_s = 0.0
         self._line = line
         self._on_down = on_down
         self._watcher = watcher
@@ -79,6 +82,12 @@ class Supervisor:
     def state(self) -> WorkerState:
         """How the worker is now."""
         return WorkerState(self.source.device, self.has_worker, self.restarts, self.down)
+
+    @property
+    def absent_s(self) -> float:
+        """Seconds until there is a worker again, as the last load took; one that is overdue takes a while longer."""
+        since_s = time.monotonic() - self._lost_at_s
+        return 0.0 if self.has_worker else max(self.load_s - since_s, _OVERDUE * since_s)
 
     @property
     def lane(self) -> Lane | None:
@@ -101,7 +110,13 @@ class Supervisor:
 
     def _run(self) -> None:
         try:
-            worker: Worker | None = self.source.open(self._line.wake, measures=True)
+            self._work()
+        finally:
+            self.source.close()
+
+    def _work(self) -> None:
+        try:
+            worker: Worker | None = self._open(measures=True)
         except BaseException as error:
             self.opened.set_exception(error)
             return
@@ -116,6 +131,12 @@ class Supervisor:
             self._serve(lane, worker)
             worker = self._open_again()
 
+    def _open(self, *, measures: bool) -> Worker:
+        began_s = time.monotonic()
+        worker = self.source.open(self._line.wake, measures=measures)
+        self.load_s = time.monotonic() - began_s
+        return worker
+
     def _serve(self, lane: Lane, worker: Worker) -> None:
         """Serve until the worker is lost or the line closed; nothing is active any more after that."""
         ticks, reason = lane.ticks, "the process that computes on this device ended"
@@ -127,7 +148,7 @@ class Supervisor:
         except BaseException as error:  # a bug of the engine: nobody may wait for an answer that never comes
             _log.exception("the engine failed; it goes on with a new worker")
             reason = f"the engine failed: {type(error).__name__}"
-        self.has_worker, self._reason = False, reason
+        self._lost_at_s, self.has_worker, self._reason = time.monotonic(), False, reason
         is_closed = self._line.is_closed
         if not is_closed:
             _log.error("the worker of %s is lost: %s", self.source.device, reason)
@@ -140,7 +161,7 @@ class Supervisor:
         """Return the next worker, after as many tries as it takes; None if the line is closed."""
         while not self._line.wait_closed(self._delay_s()):
             try:
-                worker = self.source.open(self._line.wake, measures=False)
+                worker = self._open(measures=False)
             except Exception as error:  # whatever it is, the next try may succeed
                 self._failed(error)
             else:

@@ -20,7 +20,7 @@ class Ticker:
     cost : CostModel
         Learns how long each piece of work took.
     shares : FairShares
-        Charges its time to the clients, each by what its work would have cost alone.
+        Is told what the requests were served, each by what its work would have cost alone.
     watcher : Watcher
         Is told of every tick.
     deciding : threading.RLock
@@ -60,11 +60,11 @@ class Ticker:
         """Take note of the text or the decoding of one request."""
         with self._deciding:
             self._cost.observe([Work(kind, 1)], seconds)
-            self._shares.charge(session.planned.client, seconds)
+            self._shares.charge(session.standing(), seconds)
 
     def _charge(self, sessions: Sequence[Session], works: Sequence[Work], seconds: float) -> None:
         alone = [self._cost.seconds(work) for work in works]
         whole = sum(alone)
         for session, alone_s in zip(sessions, alone, strict=True):
             part = alone_s / whole if whole else 1 / len(works)
-            self._shares.charge(session.planned.client, seconds * part)
+            self._shares.charge(session.standing(), seconds * part)

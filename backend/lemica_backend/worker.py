@@ -176,3 +176,7 @@ class WorkerSource(Protocol):
     def kill(self) -> None:
         """End the current worker at once, if it can be; whoever waits for it gets `WorkerLostError`."""
         ...
+
+    def close(self) -> None:
+        """Let go of what is kept for a next worker; there will be none. From the thread that opened the last one."""
+        ...

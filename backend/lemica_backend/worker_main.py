@@ -1,7 +1,7 @@
 """The process of a worker: ``python -m lemica_backend.worker_main SOCKET_FD PARENT_PID``.
 
-It loads what the first message says, and then does what it is told, one thing after another, until its end of the
-socket is closed or its parent ends. Signals for the whole group are its parent's business.
+It imports the modules that it is told, loads what it is told, and then does what it is told, one thing after another,
+until its end of the socket is closed or its parent ends. Signals for the whole group are its parent's business.
 """
 
 from __future__ import annotations
@@ -49,7 +49,11 @@ def _serve(connection: Connection) -> None:
 
 
 def _load(connection: Connection) -> LocalWorker | None:
-    (module, function, arguments), measures = receive(connection)
+    message = receive(connection)
+    while isinstance(message, str):  # a spare process gets ready
+        import_module(message)
+        message = receive(connection)
+    (module, function, arguments), measures = message
     try:
         worker: LocalWorker = getattr(import_module(module), function)(*arguments, measures=measures)
     except BaseException as error:

@@ -8,13 +8,13 @@ import sys
 import typer
 from rich.console import Console
 
-from benchmarks.load.commands import drive, latency, perf, simulate
+from benchmarks.load.commands import drive, latency, perf, priorities, simulate
 from benchmarks.load.robustness_commands import disconnects, kills, malformed, soak
 from lemica_backend.errors import LemicaError
 from lemica_planner import PlannerError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-for _command in (drive, latency, perf, simulate, malformed, disconnects, kills, soak):
+for _command in (drive, latency, perf, simulate, priorities, malformed, disconnects, kills, soak):
     app.command()(_command)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +22,7 @@ from benchmarks.load.latency import Plan, Rounds
 from benchmarks.load.measures import measured
 from benchmarks.load.peers.repository import BATCHES, ENGINE, make_repository
 from benchmarks.load.perf_analyzer import Load, PerfAnalyzer, Point, show_points
+from benchmarks.load.priorities import waits
 from benchmarks.load.report import draw, show, summary, without_nan, write_json
 from benchmarks.load.servers import serving, temporary_folder
 from benchmarks.load.simulate import SimulatedLoad
@@ -40,6 +44,7 @@ def latency(
     steps: Steps = None,
     mix: MixText = _MIX,
     rounds: Annotated[int, typer.Option(min=1)] = 5,
+    minutes: Annotated[float, typer.Option(min=0, help="After which no load begins; 0 for all rounds.")] = 0.0,
     count: Annotated[int, typer.Option(min=2, help="Requests of each load.")] = 40,
     shares: Annotated[str, typer.Option(help="Of the capacity, for Poisson arrivals.")] = "0.5,0.7,0.9",
     users: Annotated[int, typer.Option(min=1, help="Of the closed loop that measures the capacity.")] = 8,
@@ -66,12 +71,14 @@ def latency(
         make_repository(folder, model, max_batch_size=max_batch_size, steps=steps)
         with serving(folder, log=journal.with_suffix(".server.log")) as server:
             measuring = Rounds(server.grpc_url, plan, kept, [name.strip() for name in only.split(";") if name.strip()])
+            ends_s = time.monotonic() + 60 * minutes if minutes else math.inf
             with tqdm(total=rounds * measuring.runs_a_round, unit="run") as bar:
-                for number in range(rounds):
-                    for row in measuring.measure(number):
-                        rows.append(row)
-                        bar.set_postfix_str(f"{row['load']}: {row['way']}")
-                        bar.update()
+                for row in chain.from_iterable(map(measuring.measure, range(rounds))):
+                    rows.append(row)
+                    bar.set_postfix_str(f"{row['load']}: {row['way']}")
+                    bar.update()
+                    if time.monotonic() > ends_s:  # the rest is for another time: the journal knows
+                        break
     found = summary(plan, rows)
     show(found, Console())
     write_json(found, output)
@@ -125,7 +132,31 @@ def simulate(
     for row in rows:
         table.add_row(row.device, row.way, f"{row.p50:.3g}", f"{row.p95:.3g}", f"{row.p95_ratio['ratio']:.3f}")
     Console().print(table)
+    output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, json.dumps([row._asdict() for row in rows], indent=1) + "\n")
+
+
+def priorities(
+    *,
+    shares: Annotated[str, typer.Option(help="Of the time for low priorities, to compare.")] = "0,0.1",
+    count: Annotated[int, typer.Option(min=100, help="Requests.")] = 1000,
+    in_flight: Annotated[int, typer.Option(min=2)] = 8,
+    step: Annotated[float, typer.Option(min=0, help="Seconds of a computed step.")] = 0.12,
+    rounds: Annotated[int, typer.Option(min=1, help="Each with a seed of its own.")] = 3,
+    output: Annotated[Path, typer.Option(help="The JSON.")] = Path("out/priorities.json"),
+) -> None:
+    """Show on a counted clock how long requests of low priority wait where higher ones come all the time."""
+    table = Table("share", "round", "priority", "requests", "median wait (s)", "longest (s)", "over 120 s")
+    rows = list[dict[str, Any]]()
+    for share in map(float, shares.split(",")):
+        for seed in range(rounds):
+            for each in waits(share, count=count, in_flight=in_flight, step_s=step, seed=seed):
+                rows.append({"round": seed, **each._asdict()})
+                figures = (str(each.requests), f"{each.median_s:.1f}", f"{each.longest_s:.1f}", str(each.silent))
+                table.add_row(f"{share:g}", str(seed), each.kind, *figures)
+    Console().print(table)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_text(output, json.dumps(rows, indent=1) + "\n")
 
 
 def drive(

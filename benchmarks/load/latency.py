@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from benchmarks.load.arrivals import Ask, Mix, at_once, changed, poisson
 from benchmarks.load.client import run_closed, run_open
 from benchmarks.load.journal import Journal
-from benchmarks.load.measures import in_turns, measured
+from benchmarks.load.measures import in_turns, latencies_turns, measured
 from benchmarks.load.peers.repository import ALONE, BATCHES, ENGINE, ONE_PLAN
 
 CAPACITY, OVERLOAD = "capacity", "overload"
@@ -159,7 +159,7 @@ class Rounds:
             self._journal.add(known)
         return known
 
-    def _run(self, number: int, run: Run) -> dict[str, float]:
+    def _run(self, number: int, run: Run) -> dict[str, Any]:
         for model in {run.way.model, ALONE} - self._warm:
             self._warm_up(model)
         before_s = self._turn_s()
@@ -168,7 +168,8 @@ class Rounds:
             answers = run_closed(self._url, run.way.model, asks, users=self._plan.users, patience_s=_PATIENCE_S)
         else:
             answers = run_open(self._url, run.way.model, asks, patience_s=_PATIENCE_S)
-        return in_turns(measured(answers, deadline_s), (before_s + self._turn_s()) / 2)
+        turn_s = (before_s + self._turn_s()) / 2
+        return {**in_turns(measured(answers, deadline_s), turn_s), "latencies_turns": latencies_turns(answers, turn_s)}
 
     def _warm_up(self, model: str) -> None:
         """Send as many at once as a closed loop does, twice: what the engine does not know yet, it tries."""

@@ -40,12 +40,18 @@ def in_turns(values: Mapping[str, float], turn_s: float) -> dict[str, float]:
     return {**values, **turns, "per_turn": values["per_s"] * turn_s, "turn_s": turn_s}
 
 
+def latencies_turns(answers: Sequence[Answer], turn_s: float) -> list[float]:
+    """Return the latency of every request that was served, so that rounds can be put together."""
+    return [round(answer.latency_s / turn_s, 4) for answer in answers if answer.outcome == OK]
+
+
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> dict[str, Any]:
     """Return the median over rounds of ours / theirs, with a 95 % bootstrap interval over rounds.
 
     A pair of one round shares arrivals and the machine's mood. With few rounds the interval is at most their range.
     """
-    quotients = np.asarray(ours, dtype=float) / np.asarray(theirs, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):  # whoever met no deadline at all
+        quotients = np.asarray(ours, dtype=float) / np.asarray(theirs, dtype=float)
     picks = np.random.default_rng(0).integers(0, len(quotients), (_RESAMPLES, len(quotients)))
     low, high = np.quantile(np.median(quotients[picks], axis=1), (0.025, 0.975))
     return {
@@ -92,6 +98,56 @@ def compare(
                         "against": way,
                         **ratio(*zip(*pairs, strict=True)),
                     }
+
+
+def pooled(rows: Sequence[Mapping[str, Any]], ours: str, load: str, share: float = 0.95) -> Iterator[dict[str, Any]]:
+    """Yield a quantile of one way's latencies of all rounds together over each other way's, in turns.
+
+    The tail of a single round hangs on its two or three slowest requests. Rounds count where both ways were measured.
+    Intervals are 95 % bootstraps: of rounds, and of the requests in each.
+    """
+    of = _latencies(rows, load)
+    for way in of if ours in of else ():
+        both = [number for number in of[ours] if number in of[way]]
+        if way != ours and both:
+            sides = [[np.array(of[name][number]) for number in both] for name in (ours, way)]
+            mine, theirs = (_quantile(np.concatenate(side), share) for side in sides)
+            yield {
+                "load": load,
+                "measure": f"p{100 * share:g}_turns, pooled",
+                "way": ours,
+                "against": way,
+                "ratio": mine / theirs,
+                "interval": _pooled_interval(sides[0], sides[1], share),
+                "ours": mine,
+                "theirs": theirs,
+                "rounds": len(both),
+            }
+
+
+def _latencies(rows: Sequence[Mapping[str, Any]], load: str) -> dict[str, dict[int, list[float]]]:
+    """Return the latencies by way and round; rows of an older version have none."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        if row["load"] == load and row.get("latencies_turns"):
+            found.setdefault(row["way"], {})[row["round"]] = row["latencies_turns"]
+    return found
+
+
+def _pooled_interval(
+    ours: Sequence[NDArray[np.float64]], theirs: Sequence[NDArray[np.float64]], share: float
+) -> list[float]:
+    rng = np.random.default_rng(0)
+    quotients = []
+    for _ in range(_RESAMPLES):
+        rounds = rng.integers(0, len(ours), len(ours))
+        mine, other = (
+            _quantile(np.concatenate([rng.choice(side[at], len(side[at])) for at in rounds]), share)
+            for side in (ours, theirs)
+        )
+        quotients.append(mine / other)
+    low, high = np.quantile(quotients, (0.025, 0.975))
+    return [float(low), float(high)]
 
 
 def _pairs(

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.load.latency import CAPACITY, OVERLOAD, WAYS, Plan, share_name
-from benchmarks.load.measures import compare, medians
+from benchmarks.load.measures import compare, medians, pooled
 from lemica_planner.atomic import write_text
 
 _RANGED = "lemica"
@@ -21,13 +21,13 @@ _SHOWN = (*_LATENCIES, "turn_s", "computed", "met", "refused", "failed", "silent
 
 
 def summary(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return medians by load and way, and the ratios of the engine to each other way."""
+    """Return medians by load and way, and the ratios of the engine to each other way, by rounds and pooled."""
     shares = {share_name(share): _LATENCIES for share in plan.shares}
     wanted = {CAPACITY: ("per_turn",), **shares, OVERLOAD: ("met",)}
     return {
         "plan": plan.settings(),
         "medians": list(medians(rows, "load", "way")),
-        "ratios": list(compare(rows, _RANGED, wanted)),
+        "ratios": [*compare(rows, _RANGED, wanted), *(row for load in shares for row in pooled(rows, _RANGED, load))],
         "rows": list(rows),
     }
 

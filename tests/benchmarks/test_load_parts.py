@@ -10,7 +10,7 @@ import pytest
 from benchmarks.load.arrivals import Mix, at_once, changed, poisson
 from benchmarks.load.client import FAILED, OK, REFUSED, SILENT, Answer
 from benchmarks.load.journal import Journal, JournalError
-from benchmarks.load.measures import compare, in_turns, measured, medians
+from benchmarks.load.measures import compare, in_turns, latencies_turns, measured, medians, pooled
 from benchmarks.load.perf_analyzer import Load, PerfAnalyzer, PerfAnalyzerError, arguments, input_data, read_point
 from benchmarks.load.report import without_nan
 from benchmarks.load.robustness.memory import growth
@@ -93,6 +93,27 @@ def test_ratios_pair_the_rounds():
     assert (found["against"], found["rounds"]) == ("b", 2)  # round 2 has one side
     assert found["ratio"] == pytest.approx((0.5 + 0.25) / 2)
     assert found["interval"] == [0.25, 0.5]
+
+
+def test_pooled_quantiles_are_of_all_requests_of_the_rounds_that_both_ways_have():
+    rng = np.random.default_rng(0)
+    rows = [
+        {"round": number, "load": "70 %", "way": way, "latencies_turns": list(rng.exponential(mean, 40))}
+        for number in range(5)
+        for way, mean in (("a", 1.0), ("b", 2.0))
+    ]
+    rows.append({"round": 5, "load": "70 %", "way": "a", "latencies_turns": [1e6] * 40})  # cut off before the other way
+    rows.append({"round": 5, "load": "capacity", "way": "b", "latencies_turns": [1e6] * 40})
+    (found,) = pooled(rows, "a", "70 %")
+    everything = np.sort(np.concatenate([row["latencies_turns"] for row in rows[:10:2]]))
+    assert (found["against"], found["rounds"], found["ours"]) == ("b", 5, everything[189])
+    assert found["interval"][0] < 0.5 < found["interval"][1]
+    assert found["interval"][0] < found["ratio"] < found["interval"][1] < 1
+    assert not list(pooled([{"round": 0, "load": "70 %", "way": "a"}], "a", "70 %"))  # a row of an older journal
+
+
+def test_only_what_was_served_has_a_latency():
+    assert latencies_turns([answer(0, 1), answer(1, 5, REFUSED), answer(2, 5)], 2.0) == [0.5, 1.5]
 
 
 def test_medians_are_over_rounds():

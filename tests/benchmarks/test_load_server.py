@@ -77,7 +77,10 @@ def test_rounds_measure_every_way_and_go_on_from_their_journal(server, tmp_path)
     assert all(row["turn_s"] > 0 and row["per_turn"] == pytest.approx(row["per_s"] * row["turn_s"]) for row in rows)
     again = Rounds("nowhere:1", plan, Journal(tmp_path / "rows", plan.settings()))
     assert sorted(map(str, again.measure(0))) == sorted(map(str, rows))
-    draw(summary(plan, rows), tmp_path / "plot.png")
+    found = summary(plan, rows)
+    measures = {each["measure"] for each in found["ratios"] if each["load"] == "70 %"}
+    assert "p95_turns, pooled" in measures
+    draw(found, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000
 
 

@@ -5,6 +5,7 @@ import random
 
 import pytest
 
+from benchmarks.load.priorities import waits
 from benchmarks.load.robustness.random_requests import broken, generate_request, grpc_request, json_request
 from benchmarks.load.simulate import DEVICES, SimulatedLoad, clockwork, engine, simulate, whole_batches
 
@@ -38,6 +39,16 @@ def test_ratios_are_smaller_where_sharing_is_free():
         assert found[device, "lemica"] == 1
         assert found[device, "whole batches, one plan"] < 1
     assert found["sharing is free", "whole batches"] < found["sharing saves nothing", "whole batches"] < 1
+
+
+def test_low_priorities_wait_for_long_without_a_share_only():
+    strict, shared = (
+        {each.kind: each for each in waits(share, count=300, in_flight=8, step_s=0.2, seed=0)} for share in (0.0, 0.1)
+    )
+    assert strict["lower"].silent > 0
+    assert sum(each.silent for each in shared.values()) == 0
+    assert sum(each.requests for each in shared.values()) >= 300
+    assert shared["higher"].longest_s < 10
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -70,6 +70,7 @@ class Clockwork:
     ageing: float = 0.2
     align_ticks: int = 0
     lead_s: float = 0.0
+    low_priority_share: float = 0.0
     max_active: int = 8
     cache_bytes: float = float("inf")
     now: float = 0.0
@@ -79,14 +80,14 @@ class Clockwork:
     def run(self, requests):
         ranking = Ranking(self.policy, self.ageing, 0.1)
         scheduler = Scheduler(ranking, self.cost, align_ticks=self.align_ticks)
-        shares = FairShares()
+        shares = FairShares(self.low_priority_share)
         while unfinished := [each for each in requests if each.finished_s is None]:
             here = [each for each in unfinished if each.arrives_s <= self.now]
             if not here:
                 self.now = min(each.arrives_s for each in unfinished)
                 continue
-            shares.update({each.client for each in here})
             standings = [each.standing(self.cost) for each in here]
+            shares.update(standings)
             chosen = scheduler.choose(standings, shares.shares(self.lead_s), self._room(here), self.now)
             assert chosen
             self._tick([each for each in here if each.number in {one.number for one in chosen}], requests, shares)
@@ -98,12 +99,13 @@ class Clockwork:
 
     def _tick(self, stepping, requests, shares):
         seconds = self.cost.tick_s(Work(KINDS[each.steps[each.done]], ROWS) for each in stepping)
+        for each in stepping:
+            shares.charge(each.standing(self.cost), seconds / len(stepping))
         self.now += seconds
         self.ticks.append(tuple(each.number for each in stepping))
         for each in stepping:
             each.is_started = True
             each.done += 1
-            shares.charge(each.client, seconds / len(stepping))
         self.started_bytes.append(sum(e.cache_bytes for e in requests if e.is_started and e.finished_s is None))
         for each in stepping:
             if each.done == len(each.steps):

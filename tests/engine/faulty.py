@@ -78,7 +78,7 @@ def slow_source(folder, model_dir, config, plan, seconds=0.02):
     """Return what starts such workers."""
     arguments = (Path(folder), Path(model_dir), config, plan.to_json(), seconds)
     recipe = Recipe("tests.engine.faulty", "open_slow", arguments)
-    return ProcessSource(recipe, "cpu", config.limits.worker_timeout_s)
+    return ProcessSource(recipe, "cpu", config.limits.worker_timeout_s, keeps_spare=config.spare_worker)
 
 
 def kill(source):

@@ -143,7 +143,7 @@ def test_the_line_is_limited_by_what_its_caches_will_need(make_engine, held):
 
 def test_text_and_decoding_count_for_the_client(make_engine, monkeypatch):
     charged = []
-    monkeypatch.setattr(FairShares, "charge", lambda self, client, seconds: charged.append((client, seconds)))
+    monkeypatch.setattr(FairShares, "charge", lambda self, one, seconds: charged.append((one.client, seconds)))
     engine = make_engine()
     timings = engine.generate(request(client_id="a")).info["timings_ms"]
     engine.close()

@@ -62,6 +62,13 @@ def test_clients_take_turns_as_they_will():
     assert expected[5] < expected[4]
 
 
+def test_a_turn_is_foreseen():
+    standings = [each.standing(known_cost()) for each in [Request(0, "CC"), Request(1, "CCC", priority=1)]]
+    ranking = Ranking("srpt", 0.2, 0.1)
+    found = foresee(standings, ranking, Shares({}, 0.0, turn=0), slowdowns=(1.0,), now=0.0)
+    assert found == pytest.approx({0: 2.0, 1: 5.0})
+
+
 def test_nothing_to_do_is_nothing_to_foresee():
     assert predicted([], Clockwork()) == {}
 

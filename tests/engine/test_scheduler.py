@@ -98,18 +98,101 @@ def test_a_lead_lets_the_policy_choose_within_it():
     assert flood_and_one(lead_s=4.0)[20] == pytest.approx(16.0, abs=1.0)
 
 
+def of(client, priority=0, number=0):
+    return Request(number, "C", client=client, priority=priority).standing(known_cost())
+
+
+def update(shares, clients):
+    shares.update([of(client) for client in clients])
+
+
+def served_s(shares):
+    return {party.client: seconds for party, seconds in shares.shares(1.0).served_s.items()}
+
+
 def test_coming_and_going_earns_no_credit():
     shares = FairShares()
-    shares.update({"a", "b"})
-    shares.charge("a", 10.0)
-    shares.update({"b"})  # a leaves ahead
-    shares.update({"a", "b", "new"})
-    assert shares.shares(1.0).served_s == {"a": 10.0, "b": 0.0, "new": 5.0}  # 5 each would have been fair
-    shares.charge("new", 30.0)
-    shares.update({"new", "b"})  # a leaves behind new
-    shares.update({"a", "new", "b"})
-    assert shares.shares(1.0).served_s == {"a": 15.0, "b": 0.0, "new": 35.0}  # it was away, and gets nothing for it
-    assert shares.shares(1.0).ahead() == {"a", "new"}
+    update(shares, "ab")
+    shares.charge(of("a"), 10.0)
+    update(shares, "b")  # a leaves ahead
+    update(shares, "abn")
+    assert served_s(shares) == {"a": 10.0, "b": 0.0, "n": 5.0}  # 5 each would have been fair
+    shares.charge(of("n"), 30.0)
+    update(shares, "nb")  # a leaves behind the new one
+    update(shares, "anb")
+    assert served_s(shares) == {"a": 15.0, "b": 0.0, "n": 35.0}  # it was away, and gets nothing for it
+    assert shares.shares(1.0).ahead() == {(0, "a"), (0, "n")}
+
+
+def test_priorities_have_shares_of_their_own():
+    shares = FairShares()
+    shares.update([of("a"), of("b"), of("low", priority=-1), of("b", priority=-1)])
+    shares.charge(of("a"), 10.0)
+    shares.charge(of("b"), 9.0)
+    assert shares.shares(0.5).ahead() == {(0, "a")}  # nobody is ahead of those who may not go on yet
+
+
+def test_who_waits_with_a_low_priority_takes_no_share_from_others():
+    """One that is never served must not be the last of all, with everybody else ahead alike."""
+    requests = [Request(number, "CC", client="flood") for number in range(20)]
+    requests += [Request(20, "CCCCCC", client="single"), Request(21, "C", client="background", priority=-1)]
+    finished = Clockwork("srpt", lead_s=0.0, ageing=1e-6).run(requests)
+    assert finished[20] == pytest.approx(12.0, abs=1.0)
+
+
+def rush(low, *, until_s, policy="srpt", low_priority_share=0.1, **options):
+    """Run `low` against requests of a higher priority that come as soon as the one before is finished."""
+    requests = [low, *(Request(at + 1, "CC", arrives_s=2.0 * at, priority=1) for at in range(int(until_s / 2)))]
+    clockwork = Clockwork(policy, low_priority_share=low_priority_share, **options)
+    return clockwork, clockwork.run(requests)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    steps=st.sampled_from(["C", "CCCC", "CrrC"]),
+    priority=st.sampled_from([0, -1, -(2**31)]),
+    options=st.fixed_dictionaries(
+        {
+            "policy": st.sampled_from(["fcfs", "srpt", "edf"]),
+            "low_priority_share": st.sampled_from([0.05, 0.1, 0.3]),
+            "cost": st.sampled_from([LINEAR, FLAT]).map(known_cost),
+            "max_active": st.sampled_from([1, 8]),
+        }
+    ),
+)
+def test_no_priority_starves_anybody(steps, priority, options):
+    low = Request(0, steps, priority=priority, limit_s=1e9)
+    bound_s = low.standing(options["cost"]).left_s / options["low_priority_share"] + 4 * max(LINEAR.values())
+    _, finished = rush(low, until_s=2 * bound_s + 20, **options)
+    assert finished[0] <= bound_s
+
+
+def test_a_low_priority_takes_no_more_than_its_share_and_goes_on_to_its_end():
+    clockwork, finished = rush(Request(0, "CCCC"), until_s=100)
+    turns = [at for at, tick in enumerate(clockwork.ticks) if tick == (0,)]
+    assert turns == list(range(turns[0], turns[0] + 4))
+    assert finished[0] == pytest.approx(40.0, abs=5.0)
+
+
+def test_short_rushes_are_not_interrupted_and_time_put_by_is_forgotten():
+    low = [Request(0, "CC"), Request(9, "CC", arrives_s=30.0)]
+    high = [Request(1, "C" * 15, priority=1), Request(8, "C" * 15, arrives_s=30.0, priority=1)]
+    finished = Clockwork(low_priority_share=0.1).run(low + high)
+    assert finished == {1: 15.0, 0: 17.0, 8: 45.0, 9: 47.0}
+
+
+def test_without_a_share_priorities_are_strict():
+    _, finished = rush(Request(0, "C"), until_s=100, low_priority_share=0.0)
+    assert finished[0] == 101.0
+
+
+def test_a_turn_breaks_no_promise():
+    requests = [Request(0, "CCCC"), Request(1, "C" * 60, priority=1), Request(2, "CC", priority=1, arrives_s=39.5)]
+    requests[2].deadline_s = 42.05
+    clockwork = Clockwork("fcfs", low_priority_share=0.1)
+    finished = clockwork.run(requests)
+    assert finished[2] <= 42.05
+    assert finished[0] < finished[1]
 
 
 @pytest.mark.parametrize("policy", ["fcfs", "srpt", "edf"])
@@ -124,18 +207,20 @@ def test_clients_that_always_come_new_starve_nobody(policy):
 def test_clients_that_have_gone_are_forgotten():
     shares = FairShares()
     for number in range(1000):
-        shares.update({"long", f"new {number}"})
-        shares.charge(f"new {number}", 1.0)
-    assert len(shares._clocks) < 10
+        update(shares, ["long", f"new {number}"])
+        shares.charge(of(f"new {number}"), 1.0)
+    assert len(shares._levels[0]._clocks) < 10
+    shares.update([of("long", priority=7)])
+    assert set(shares._levels) == {7}
 
 
 def test_shares_start_anew_when_everybody_has_gone():
     shares = FairShares()
-    shares.update({"a"})
-    shares.charge("a", 10.0)
-    shares.update({"b"})
-    shares.update({"a", "b"})
-    assert shares.shares(0.0).served_s == {"a": 0.0, "b": 0.0}
+    update(shares, "a")
+    shares.charge(of("a"), 10.0)
+    update(shares, "b")
+    update(shares, "ab")
+    assert served_s(shares) == {"a": 0.0, "b": 0.0}
 
 
 def test_all_share_a_forward_where_that_pays():

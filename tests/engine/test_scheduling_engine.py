@@ -273,3 +273,18 @@ def test_an_answer_is_given_once(model, config, plan):
     assert session.drop_if_unwanted()
     session.fail(EngineUnavailableError("the engine stopped"))
     assert [type(outcome) for outcome in outcomes] == [DeadlineExceededError]
+
+
+def test_a_low_priority_is_served_while_higher_ones_keep_coming(make_engine):
+    engine, served, low = make_engine(CostModel()), [], threading.Event()
+
+    def again(outcome):
+        served.append(outcome)
+        if not low.is_set() and len(served) < 150:
+            engine.submit(request(priority=1), on_done=again)
+
+    for _ in range(2):
+        engine.submit(request(priority=1), on_done=again)
+    engine.submit(request(budget="fast", priority=-(2**31)), on_done=lambda _: low.set())
+    assert low.wait(60)
+    assert len(served) < 100  # some 10 by its share; without one, after all of them

@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,14 +128,49 @@ def test_killed_again_and_again_under_load_everyone_is_answered_once(serve):
     assert served.engine.workers()[0].restarts == 3
 
 
+def wait_restarts(served, count):
+    deadline = time.monotonic() + 240
+    while not (served.engine.workers()[0].restarts == count and served.engine.workers()[0].is_serving):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_an_idle_worker_that_dies_is_replaced_before_anyone_asks(serve):
     served = serve()
     kill(served.sources[0])
-    deadline = time.monotonic() + 240
-    while not (served.engine.workers()[0].restarts and served.engine.workers()[0].is_serving):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_restarts(served, 1)
     assert isinstance(served.engine.generate(request()), GenerationResult)
+
+
+def test_promises_and_predictions_know_that_a_worker_is_loading(serve):
+    served = serve()
+    served.engine.generate(request())  # what a step costs is known from here on
+    (supervisor,) = served.engine._supervisors
+    supervisor.load_s = 1000.0
+    kill(served.sources[0])
+    deadline = time.monotonic() + 60
+    while served.engine.workers()[0].is_serving:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    with pytest.raises(EngineUnavailableError, match="can meet is"):
+        served.engine.submit(request(deadline_ms=500_000), on_done=print)
+    assert served.engine.generate(request()).info["eta_ms"] > 500_000
+    assert supervisor.load_s < 1000
+    assert served.engine.generate(request()).info["eta_ms"] < 500_000
+
+
+def test_a_spare_process_takes_the_place_of_a_lost_worker(serve):
+    served = serve(spare_worker=True)
+    source = served.sources[0]
+    spare = source.spare_pid
+    kill(source)
+    wait_restarts(served, 1)
+    assert source.pid == spare
+    assert isinstance(served.engine.generate(request()), GenerationResult)
+    assert served.loads()[1:] == [str(source.pid)]  # the next spare loads nothing
+    spare = source.spare_pid
+    served.engine.close()
+    assert not Path(f"/proc/{spare}").exists()
 
 
 def test_lost_requests_begin_anew_once_where_that_is_allowed(serve, model, plan):

@@ -56,6 +56,9 @@ class Opened:
     def kill(self):
         pass
 
+    def close(self):
+        pass
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
