@@ -276,7 +276,8 @@ def _beginning(segment: Segment) -> _Beginning:
 
 def _fork(job: Job) -> Job:
     """Return a job that goes on from the same state; tensors are shared, because no step writes into them."""
-    return Job(job.planned, job.texts, job.latents, copy.deepcopy(job.scheduler), job.cache.copy(), job.step)
+    own = copy.deepcopy(job.scheduler), job.cache.copy()
+    return Job(job.planned, job.texts, job.latents, *own, job.step, kept=job.kept)
 
 
 def _gram(values: Sequence[Sequence[Tensor]]) -> NDArray[np.float64]:

@@ -42,9 +42,8 @@ class Loaded:
         return Engine(self.model, self.config, CachePlan.from_steps(provenance, {budget: COMPUTED}))
 
     def job(self, prompt, *, computed=None, operator="residual", seed=7, guidance_scale=4.0, steps=STEPS, **options):
-        request = GenerationRequest(
-            prompt, seed=seed, guidance_scale=guidance_scale, num_inference_steps=steps, budget="full", **options
-        )
+        given = {"seed": seed, "guidance_scale": guidance_scale, "num_inference_steps": steps, "budget": "full"}
+        request = GenerationRequest(prompt, **given | self.tiny.shown() | options)
         planned = plan_request(request, info=self.model.info, config=self.config, plan=None)
         computed = range(steps) if computed is None else computed
         reuse = {step: Fill(operator) for step in range(steps) if step not in computed}
