@@ -194,8 +194,8 @@ class PipelineModel(ABC):
 
     def _stated_options(self) -> dict[str, Any]:
         """Return what a plan depends on beside weights and scheduler; Wan 2.2 5B has one set of weights for both."""
-        begins = {BEGINS_WITH: "image"} if self.takes_image else {}
-        return begins | self._options.model_dump(exclude_defaults=True)
+        stated: dict[str, Any] = self._options.model_dump(exclude_defaults=True)
+        return stated | ({BEGINS_WITH: "image"} if self.takes_image else {})
 
     def show(self, texts: dict[Branch, Text], image: Image, seed: int) -> Shown:
         """Encode the image; no request for a model of text alone gets here with one."""

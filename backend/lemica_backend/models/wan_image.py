@@ -8,6 +8,7 @@ timestep 0 for those tokens, in the very weights that make videos of text alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -85,9 +86,9 @@ class WanImageModel(WanModel):
         pixels = open_image(image)
         given = self._encode(self._pipeline.video_processor.preprocess(pixels, self.shape.height, self.shape.width))
         if self._keeps_first:
-            return Shown({branch: _Text(*text) for branch, text in texts.items()}, kept=given)
+            return Shown({branch: _Text(text[0]) for branch, text in texts.items()}, kept=given)
         clip = self._pipeline.encode_image(pixels, self._device)[0].to(self._dtype) if self._clip_tokens else None
-        return Shown({branch: _Text(*text, given, clip) for branch, text in texts.items()})
+        return Shown({branch: _Text(text[0], given, clip) for branch, text in texts.items()})
 
     def _encode(self, pixels: Tensor) -> Tensor:
         """Return the image's latents, with the mask of the frames that are given where the model wants it."""
@@ -122,5 +123,6 @@ class WanImageModel(WanModel):
         return (states, torch.stack([text.clip for text in texts])) if self._clip_tokens else (states,)
 
     def _make_stacks(self) -> Sequence[BlockStack]:
-        text, more = Range(MAX_TOKENS, MAX_TOKENS), {"image": self._clip_tokens, "times_tokens": self._keeps_first}
-        return [WanStack(net, self._rope, text, self._dtype, **more) for net in self._nets if net is not None]
+        text, image, times = Range(MAX_TOKENS, MAX_TOKENS), self._clip_tokens, self._keeps_first
+        make = partial(WanStack, rope=self._rope, text=text, dtype=self._dtype, image=image, times_tokens=times)
+        return [make(net) for net in self._nets if net is not None]

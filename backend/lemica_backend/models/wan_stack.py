@@ -107,8 +107,8 @@ def _parted(attn: Any, states: Tensor) -> tuple[Tensor | None, Tensor]:
 
 def _mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Return the attention of (R, tokens, heads, channels), the heads side by side."""
-    heads = (each.transpose(1, 2) for each in (query, key, value))
-    mixed = torch.nn.functional.scaled_dot_product_attention(*heads)
+    query, key, value = (each.transpose(1, 2) for each in (query, key, value))
+    mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value)
     return mixed.transpose(1, 2).flatten(2, 3).type_as(query)
 
 
