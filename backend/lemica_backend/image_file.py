@@ -63,6 +63,8 @@ def _opened(data: bytes) -> Pillow.Image:
     """Read the header."""
     try:
         return Pillow.open(io.BytesIO(data), formats=FORMATS)
+    except Pillow.DecompressionBombError as error:  # beyond 179 million
+        raise InvalidRequestError(f"image is far too large: make it smaller ({error})") from error
     except Exception as error:  # a broken header shows as almost any error
         shown = f"begins with {data[:8].hex(' ')}" if data else "is empty"
         raise InvalidRequestError(

@@ -76,15 +76,15 @@ def tiny_5b_i2v():
     positions = {"use_rotary_positional_embeddings": True, "use_learned_positional_embeddings": True}
     pipeline = _pipeline(scheduler, in_channels=8, **positions)
     pipeline.transformer.float()  # fresh positions are in float64
-    return _of_images(pipeline)
+    return of_images(pipeline)
 
 
 def tiny_15_i2v():
     """It is told by what the image is offset in time, too."""
     scheduler = CogVideoXDDIMScheduler(**_NOISE, snr_shift_scale=1.0)
     more = {"patch_size_t": 2, "ofs_embed_dim": 16}
-    return _of_images(_pipeline(scheduler, use_rotary_positional_embeddings=True, in_channels=8, **more))
+    return of_images(_pipeline(scheduler, use_rotary_positional_embeddings=True, in_channels=8, **more))
 
 
-def _of_images(pipeline):
+def of_images(pipeline):
     return CogVideoXImageToVideoPipeline(**pipeline.components)

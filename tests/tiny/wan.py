@@ -89,12 +89,15 @@ def tiny_wan_22():
     return tiny_wan(experts=2, boundary_ratio=0.8)
 
 
-def tiny_wan_i2v():
+def of_images(pipeline, **parts):
+    return WanImageToVideoPipeline(**pipeline.components | parts)
+
+
+def tiny_wan_i2v(**more):
     """2.1: the blocks attend to the image, too."""
     encoder, processor = tiny_clip()
-    net = _transformer(1, **_OF_IMAGES, image_dim=WIDTH, added_kv_proj_dim=24)
-    parts = tiny_wan().components | {"transformer": net, "image_encoder": encoder, "image_processor": processor}
-    return WanImageToVideoPipeline(**parts)
+    net = _transformer(1, **_OF_IMAGES, image_dim=WIDTH, added_kv_proj_dim=24, **more)
+    return of_images(tiny_wan(), transformer=net, image_encoder=encoder, image_processor=processor)
 
 
 def tiny_wan_22_i2v():
