@@ -37,6 +37,8 @@ class Outline:
     latents_shape : tuple of int
     defaults : mapping of str to int or float
         The pipeline's own number of steps and guidance scale, where it has them.
+    takes_image : bool
+        Whether its videos begin with an image.
     """
 
     height: int
@@ -47,6 +49,7 @@ class Outline:
     channels: int
     latents_shape: tuple[int, ...]
     defaults: Mapping[str, float]
+    takes_image: bool = False
 
 
 def call_defaults(pipeline_class: Any) -> dict[str, float]:

@@ -110,6 +110,7 @@ class PipelineModel(ABC):
             channels=net.num_attention_heads * net.attention_head_dim,
             latents_shape=tuple(model.initial_noise(0).shape),
             defaults=call_defaults(cls.pipeline_class),
+            takes_image=cls.takes_image,
         )
 
     @property

@@ -48,7 +48,7 @@ class WanStack(BlockStack):
         width = config.num_attention_heads * config.attention_head_dim
         inputs = [
             StackInput("hidden", (ROWS, TOKENS, width), dtype),
-            StackInput("text", (ROWS, TEXT, config.text_dim), dtype),
+            StackInput("text", (ROWS, MAX_TOKENS if image else TEXT, config.text_dim), dtype),
             StackInput("modulation", (ROWS, TOKENS, 6, width) if times_tokens else (ROWS, 6, width), dtype),
             *(StackInput(name, (1, TOKENS, 1, head), rope[0].dtype) for name in ("cos", "sin")),
         ]
