@@ -153,7 +153,14 @@ def test_the_published_plan_is_served(clip, tmp_path):
 @pytest.mark.parametrize(
     ("tiny", "says"),
     [
-        (Tiny("wan_i2v", "text", lambda: wan.of_images(wan.tiny_wan()), wan.SIZE), "takes 16 channels; .* it takes 36"),
+        (
+            Tiny("wan", "image", wan.tiny_wan_of_image_weights, wan.SIZE),
+            "takes 36 channels, and WanPipeline gives it 16",
+        ),
+        (
+            Tiny("wan_i2v", "text", lambda: wan.of_images(wan.tiny_wan()), wan.SIZE),
+            "takes 16 channels, and WanImageToVideoPipeline gives it 36",
+        ),
         (
             Tiny("wan_i2v", "blind", lambda: wan.of_images(wan.tiny_wan_i2v(), image_encoder=None), wan.SIZE),
             "give image_encoder",

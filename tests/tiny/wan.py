@@ -109,3 +109,8 @@ def tiny_wan_22_i2v():
 def tiny_wan_22_5b_i2v():
     """The weights of text to video."""
     return WanImageToVideoPipeline(**tiny_wan_22_5b().components, expand_timesteps=True)
+
+
+def tiny_wan_of_image_weights():
+    """A mistake: the transformer of images in the pipeline of text."""
+    return WanPipeline(**tiny_wan().components | {"transformer": _transformer(1, **_OF_IMAGES)})

@@ -61,10 +61,23 @@ class WanModel(PipelineModel):
             raise ValueError("model_index.json: give boundary_ratio and transformer_2, or neither")
         if ratio is None and self._options.guidance_scale_2 is not None:
             raise ValueError("model.json, options.guidance_scale_2: there is no second transformer to guide")
+        self._require_channels()
         latents = self._draw(torch.Generator())[None]
         self._patch = self._net.config.patch_size
         self._grid = [cells // cell for cells, cell in zip(latents.shape[2:], self._patch, strict=True)]
         self._rope = self._net.rope(latents)
+
+    def _require_channels(self) -> None:
+        """Refuse a transformer that another pipeline is for."""
+        wanted, kind = self._seen_channels(), self.pipeline_class.__name__
+        for got in {net.config.in_channels for net in self._nets if net is not None} - {wanted}:
+            raise ValueError(
+                f"the transformer takes {got} channels, and {kind} gives it {wanted}: take its own pipeline"
+            )
+
+    def _seen_channels(self) -> int:
+        channels: int = self._pipeline.vae.config.z_dim
+        return channels
 
     def encode_text(
         self, prompt: str, negative_prompt: str, branches: Sequence[Branch], guidance_scale: float = 1.0

@@ -43,17 +43,13 @@ class WanImageModel(WanModel):
         return super()._dtypes(dtype) | {"image_encoder": torch.float32}  # as the pipeline's authors load it
 
     def _prepare(self) -> None:
-        super()._prepare()
         self._keeps_first = bool(self._pipeline.config.expand_timesteps)
+        super()._prepare()
         self._clip_tokens = self._count_clip_tokens()
-        given = 0 if self._keeps_first else self._latents_channels() + self._pipeline.vae_scale_factor_temporal
-        wanted = self._latents_channels() + given
-        for net in filter(None, self._nets):
-            if net.config.in_channels != wanted:
-                raise ValueError(
-                    f"the transformer takes {net.config.in_channels} channels; to begin with an image it takes "
-                    f"{wanted}: these weights are for other pipelines"
-                )
+
+    def _seen_channels(self) -> int:
+        latents = self._latents_channels()
+        return latents if self._keeps_first else 2 * latents + int(self._pipeline.vae_scale_factor_temporal)
 
     def _count_clip_tokens(self) -> int:
         """Return the tokens of what the blocks attend to of the image; 0 where they do not."""
