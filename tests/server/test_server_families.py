@@ -47,7 +47,7 @@ def families_server(tmp_path_factory):
     for family, tiny in ONE_OF_EACH.items():
         make_family(tiny, folder / "models", folder / "weights" / family)
     with TritonServer(folder / "models", log=folder / "server.log") as server:
-        server.wait_ready(timeout_s=300)
+        server.wait_ready(timeout_s=500)
         yield server
 
 
