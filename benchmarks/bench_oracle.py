@@ -120,7 +120,11 @@ def main(
         with Journal(journal, provenance) as records, Measurer(runner, records, Meter(steps)) as measurer:
             rows += list(compare(graph, measurer, wanted))
     _show(rows)
-    print(json.dumps({"steps": steps, "samples": [list(sample) for sample in samples], "metric": metric, "rows": rows}))
+    print(
+        json.dumps(
+            {"steps": steps, "samples": [sample.to_list() for sample in samples], "metric": metric, "rows": rows}
+        )
+    )
 
 
 if __name__ == "__main__":

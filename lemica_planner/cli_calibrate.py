@@ -96,7 +96,7 @@ def calibrate_command(
             require_ray(ray)
         _require_folder(output)
         chosen = load_prompts(prompts, sample=sample, seed=sample_seed)
-        samples = [Sample(prompt.text, seed) for prompt in chosen for seed in range(seeds)]
+        samples = [prompt.sample(seed) for prompt in chosen for seed in range(seeds)]
         record = journal or output.with_name(output.name + ".journal.jsonl")
         opened = open_replayer(replayer, model_dir, metric)
         lazily = {"operators": names, "risk": risk, "refine": refine, "regret": regret}

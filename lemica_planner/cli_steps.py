@@ -16,7 +16,6 @@ from lemica_planner.idle_options import refuse_idle, refuse_idle_seed
 from lemica_planner.installed import open_replayer, require_known
 from lemica_planner.plan_sources import load_plan
 from lemica_planner.prompt_sets import SOURCES, load_prompts
-from lemica_planner.provenance import Sample
 from lemica_planner.replayer import Replayer, SamplingReplayer
 from lemica_planner.samplers import Sampler, parse_sampler
 from lemica_planner.step_search import SearchSpace, own_references, search, stated
@@ -100,7 +99,7 @@ def steps_command(
         _tell_missing(tried)
         solution = _converged(converged)
         chosen = load_prompts(prompts, sample=sample, seed=sample_seed)
-        samples = [Sample(prompt.text, first_seed + number) for number, prompt in enumerate(chosen)]
+        samples = [prompt.sample(first_seed + number) for number, prompt in enumerate(chosen)]
         opened = _sampling(open_replayer(replayer, model_dir, metric), replayer)
         tried = tried if steps else replace(tried, steps=(opened.provenance().num_inference_steps,))
         references = own_references(opened, *solution)
@@ -135,7 +134,7 @@ def _planning(source: str | None, record: Path, refine: int) -> Planning | None:
         return None
     folder = record.with_suffix(".calibration")
     folder.mkdir(exist_ok=True)
-    return Planning(tuple(Sample(prompt.text, 0) for prompt in load_prompts(source)), folder, refine)
+    return Planning(tuple(prompt.sample(0) for prompt in load_prompts(source)), folder, refine)
 
 
 def _names(text: str) -> tuple[str, ...]:

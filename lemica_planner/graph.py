@@ -123,7 +123,7 @@ class ErrorGraph:
     def _metadata(self) -> dict[str, Any]:
         return {
             "provenance": None if self.provenance is None else self.provenance.to_dict(),
-            "samples": [list(sample) for sample in self.samples],
+            "samples": [sample.to_list() for sample in self.samples],
         }
 
     def _check_belongings(self) -> None:

@@ -82,7 +82,7 @@ class Journal:
     def record(self, sample: Sample, measure: Measure, segments: Sequence[Segment], values: Sequence[float]) -> None:
         """Add measurements; they are on disk when this returns."""
         known = {"measure": measure, "segments": [list(segment) for segment in segments], "values": list(values)}
-        self._write(_line({"sample": list(sample), **known}))
+        self._write(_line({"sample": sample.to_list(), **known}))
         self._keep(sample, measure, segments, values)
 
     def grams(self, sample: Sample) -> Grams:
@@ -91,7 +91,7 @@ class Journal:
 
     def record_grams(self, sample: Sample, grams: Grams) -> None:
         """Add the products of a sample's values; they are on disk when this returns."""
-        self._write(_line({"sample": list(sample), "grams": {key: gram.tolist() for key, gram in grams.items()}}))
+        self._write(_line({"sample": sample.to_list(), "grams": {key: gram.tolist() for key, gram in grams.items()}}))
         self._grams[sample] = grams
 
     def outcome(self, sample: Sample, path: PlanEntry) -> float | None:
@@ -105,7 +105,7 @@ class Journal:
     def record_outcomes(self, sample: Sample, paths: Sequence[PlanEntry], values: Sequence[float]) -> None:
         """Add outcomes; they are on disk when this returns."""
         keys = [_path_key(path) for path in paths]
-        self._write(_line({"sample": list(sample), "paths": keys, "values": list(values)}))
+        self._write(_line({"sample": sample.to_list(), "paths": keys, "values": list(values)}))
         self._outcomes.update(((sample, key), value) for key, value in zip(keys, values, strict=True))
 
     def __enter__(self) -> Self:
@@ -154,28 +154,28 @@ class Journal:
         raise JournalError(f"{self._path} is the journal of another run ({differs}); give another path, or remove it")
 
     def _read_line(self, line: bytes, number: int) -> None:
-        match _parsed(line):
+        match _with_sample(_parsed(line)):
             case {
-                "sample": [str(prompt), int(seed)],
+                "sample": [str(prompt), int(seed), *image],
                 "measure": str(measure),
                 "segments": list(given),
                 "values": list(values),
             }:
                 segments = [segment for segment in map(self._segment, given) if segment is not None]
                 if measure in _MEASURES and len(segments) == len(given) == len(values) and all(map(_is_error, values)):
-                    self._keep(Sample(prompt, seed), measure, segments, values)  # type: ignore[arg-type]
+                    self._keep(Sample(prompt, seed, *image), measure, segments, values)  # type: ignore[arg-type]
                     return
-            case {"sample": [str(prompt), int(seed)], "paths": list(keys), "values": list(values)}:
+            case {"sample": [str(prompt), int(seed), *image], "paths": list(keys), "values": list(values)}:
                 if len(keys) == len(values) and all(map(_is_error, values)):
-                    sample = Sample(prompt, seed)
+                    sample = Sample(prompt, seed, *image)
                     self._outcomes.update(
                         ((sample, str(key)), float(value)) for key, value in zip(keys, values, strict=True)
                     )
                     return
-            case {"sample": [str(prompt), int(seed)], "grams": dict(grams)}:
+            case {"sample": [str(prompt), int(seed), *image], "grams": dict(grams)}:
                 parsed = {key: np.asarray(gram, np.float64) for key, gram in grams.items()}
                 if all(gram.shape == (self.num_steps,) * 2 and np.isfinite(gram).all() for gram in parsed.values()):
-                    self._grams[Sample(prompt, seed)] = parsed
+                    self._grams[Sample(prompt, seed, *image)] = parsed
                     return
         raise JournalError(f"{self._path}, line {number} is damaged; remove that line to measure it again")
 
@@ -186,6 +186,14 @@ class Journal:
             ):
                 return Segment(start, end, operator, tuple(history), tuple(map(tuple, weights)))
         return None
+
+
+def _with_sample(parsed: object) -> object:
+    """Return a parsed line if its sample has an image's two fields, or none."""
+    match parsed:
+        case {"sample": [_, _] | [_, _, str(), str()]}:
+            return parsed
+    return None
 
 
 def _path_key(path: PlanEntry) -> str:

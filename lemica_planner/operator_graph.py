@@ -111,7 +111,7 @@ class OperatorGraph:
             "operators": {name: facts._asdict() for name, facts in known.operators.items()},
             "risk": self.risk,
             "provenance": self.provenance.to_dict(),
-            "samples": [list(sample) for sample in self.samples],
+            "samples": [sample.to_list() for sample in self.samples],
             "refined": [entry.to_dict() for entry in self.refined.values()],
         }
         arrays: dict[str, Any] = {f"gram_{source}": gram for source, gram in sorted(known.grams.items())}

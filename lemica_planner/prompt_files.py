@@ -9,11 +9,13 @@
     a folder             one .txt file a category: T2V-CompBench's prompts/       the file's name
 
 Formats as published: VBench in the wheel of vbench 0.1.5 (https://pypi.org/project/vbench), T2V-CompBench at
-https://github.com/KaiyueSun98/T2V-CompBench. Knows nothing about drawing or calibration.
+https://github.com/KaiyueSun98/T2V-CompBench. An object may name the file of an `image` that the video is to begin with,
+from the folder of the file that it stands in. Knows nothing about drawing or calibration.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lemica_planner.errors import PromptSetError
+from lemica_planner.provenance import Sample
 from lemica_planner.strict_json import describe
 
 __all__ = ["Prompt", "read_file", "read_folder", "read_vbench_package", "to_json_line"]
@@ -41,10 +44,20 @@ class Prompt(NamedTuple):
         The prompt.
     category : str
         What `draw` takes equal shares of; empty if the source names none.
+    image : str
+        Path of the image that the video begins with; empty if the source names none.
+    image_sha256 : str
+        Of that file.
     """
 
     text: str
     category: str = ""
+    image: str = ""
+    image_sha256: str = ""
+
+    def sample(self, seed: int) -> Sample:
+        """Return the trajectory of this prompt with a seed."""
+        return Sample(self.text, seed, self.image, self.image_sha256)
 
 
 def read_file(path: Path) -> list[Prompt]:
@@ -58,7 +71,8 @@ def read_file(path: Path) -> list[Prompt]:
         If the file cannot be read.
     """
     parse = _PARSERS.get(path.suffix.lower(), _parse_text)
-    return parse(_decoded(path.read_bytes(), str(path)), str(path))
+    prompts = parse(_decoded(path.read_bytes(), str(path)), str(path))
+    return [_with_image(prompt, path) if prompt.image else prompt for prompt in prompts]
 
 
 def read_folder(path: Path) -> list[Prompt]:
@@ -102,7 +116,8 @@ def read_vbench_package() -> list[Prompt]:
 def to_json_line(prompt: Prompt) -> str:
     """Return the line of a .jsonl file that reads back as `prompt`."""
     category = {"category": prompt.category} if prompt.category else {}
-    return json.dumps({**category, "prompt": prompt.text}, ensure_ascii=False)
+    image = {"image": prompt.image} if prompt.image else {}
+    return json.dumps({**category, "prompt": prompt.text, **image}, ensure_ascii=False)
 
 
 def _parse_text(content: str, where: str) -> list[Prompt]:
@@ -143,7 +158,23 @@ def _prompt(entry: object, place: str) -> Prompt:
             f"{place} must hold a text that is not empty as {' or '.join(_TEXT_KEYS)}; got {describe(text)}; "
             f"write it as {_EXAMPLE}"
         )
-    return Prompt(text.strip(), _category(_first(entry, _CATEGORY_KEYS), place))
+    image = entry.get("image") or ""
+    if not isinstance(image, str) or not _encodable(image):
+        raise PromptSetError(f"image in {place} must be the path of a file; got {describe(image)}")
+    return Prompt(text.strip(), _category(_first(entry, _CATEGORY_KEYS), place), image)
+
+
+def _with_image(prompt: Prompt, source: Path) -> Prompt:
+    """Return the prompt with the whole path of its image, and with what tells its content."""
+    path = (source.parent / prompt.image).absolute()
+    try:
+        content = path.read_bytes()
+    except (OSError, ValueError) as exc:
+        raise PromptSetError(
+            f"{source}: the image {prompt.image!r} of {prompt.text[:60]!r} cannot be read ({exc}); "
+            "paths begin at the folder of that file"
+        ) from exc
+    return prompt._replace(image=str(path), image_sha256=hashlib.sha256(content).hexdigest())
 
 
 def _category(value: object, place: str) -> str:

@@ -18,6 +18,7 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from operator import attrgetter
 from pathlib import Path
 
 from lemica_planner.errors import PromptSetError
@@ -100,7 +101,7 @@ def draw(prompts: Iterable[Prompt], count: int, seed: int) -> tuple[Prompt, ...]
     turns = [
         (turn, _shuffled(seed, category), prompt)
         for category, members in groups.items()
-        for turn, prompt in enumerate(sorted(members, key=lambda prompt: _shuffled(seed, category, prompt.text)))
+        for turn, prompt in enumerate(sorted(members, key=lambda prompt: _shuffled(seed, category, *_told(prompt))))
     ]
     return tuple(prompt for _, _, prompt in sorted(turns)[:count])
 
@@ -165,11 +166,12 @@ def _read(source: str, seed: int) -> Iterable[Prompt]:
 
 
 def _distinct(prompts: Iterable[Prompt]) -> tuple[Prompt, ...]:
-    """Keep each text once; of its categories the first by name, which no order of the input can change."""
-    categories: dict[str, str] = {}
-    for text, category in prompts:
-        categories[text] = min(category, categories.get(text, category))
-    return tuple(Prompt(text, category) for text, category in categories.items())
+    """Keep each text and image once; of its categories the first by name, which no order of the input can change."""
+    found: dict[tuple[str, str], Prompt] = {}
+    for prompt in prompts:
+        known = found.setdefault((prompt.text, prompt.image_sha256), prompt)
+        found[prompt.text, prompt.image_sha256] = min(known, prompt, key=attrgetter("category"))
+    return tuple(found.values())
 
 
 def _by_category(prompts: Iterable[Prompt]) -> dict[str, list[Prompt]]:
@@ -177,6 +179,10 @@ def _by_category(prompts: Iterable[Prompt]) -> dict[str, list[Prompt]]:
     for prompt in prompts:
         groups[prompt.category].append(prompt)
     return groups
+
+
+def _told(prompt: Prompt) -> tuple[str, ...]:
+    return (prompt.text, prompt.image_sha256) if prompt.image else (prompt.text,)
 
 
 def _shuffled(seed: int, *names: str) -> str:

@@ -23,10 +23,20 @@ class Sample(NamedTuple):
         The text that the sample is generated from.
     seed : int
         Seed of its initial noise.
+    image : str
+        Path of the image that its video begins with; empty for models of text alone.
+    image_sha256 : str
+        Of that file, so that another one under its name is noticed.
     """
 
     prompt: str
     seed: int
+    image: str = ""
+    image_sha256: str = ""
+
+    def to_list(self) -> list[str | int]:
+        """Return the fields as JSON values, what an image is only where there is one: `Sample` of them is the same."""
+        return list(self) if self.image else [self.prompt, self.seed]
 
 
 def tool_version() -> str:
@@ -146,11 +156,13 @@ class Provenance:
 def describe_samples(samples: Sequence[Sample], max_span: int) -> dict[str, Any]:
     """Return the `calibration` field for a run over `samples` with reuse over at most `max_span` steps."""
     prompts = "\n".join(dict.fromkeys(sample.prompt for sample in samples))
+    images = "\n".join(dict.fromkeys(sample.image_sha256 for sample in samples if sample.image))
     return {
         "samples": len(samples),
         "prompts_sha256": hashlib.sha256(prompts.encode()).hexdigest(),
         "seeds": sorted({sample.seed for sample in samples}),
         "max_span": max_span,
+        **({"images_sha256": hashlib.sha256(images.encode()).hexdigest()} if images else {}),
     }
 
 

@@ -79,7 +79,7 @@ class Comparison:
         """Return everything as JSON values, with `stated` first."""
         return {
             **stated,
-            "samples": [list(sample) for sample in self.samples],
+            "samples": [sample.to_list() for sample in self.samples],
             "costs": list(costs),
             "ways": [self._row(number) for number in range(len(self.ways))],
             "choices": [self._choice_row(choice) for choice in self.choices(costs)],

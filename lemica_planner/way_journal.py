@@ -61,7 +61,7 @@ class WayJournal:
 
     def record(self, way: Way, sample: Sample, values: Measured) -> None:
         """Add a row; it is on disk when this returns."""
-        self._write(json.dumps({"way": way.to_dict(), "sample": list(sample), "values": values}))
+        self._write(json.dumps({"way": way.to_dict(), "sample": sample.to_list(), "values": values}))
         self._keep(way, sample, values)
 
     def __enter__(self) -> Self:

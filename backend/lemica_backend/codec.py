@@ -6,6 +6,7 @@ What the engine alone can judge (sizes, steps and budgets against the model and 
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import math
 import time
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 from lemica_backend.config import Limits
 from lemica_backend.errors import InvalidRequestError
+from lemica_backend.image_file import read_image
 from lemica_backend.protocol import FILE_ENCODINGS, FILE_FORMATS, INPUTS, OUTPUTS, TensorSpec
-from lemica_backend.types import GenerationRequest, GenerationResult
+from lemica_backend.types import GenerationRequest, GenerationResult, Image
 from lemica_backend.video_file import check_size, encode_video
 
 MAX_SEED = 2**63 - 1
@@ -44,7 +46,7 @@ class OutputOptions:
     file_formats : tuple of str
         One for each row.
     is_base64 : bool
-        Whether files are base64 text, for JSON; then no raw frames are made.
+        Whether files, `image` among them, are base64 text, for JSON; then no raw frames are made.
     preview_every : int or None
         Steps after which progress carries a preview.
     """
@@ -164,6 +166,7 @@ class _Row:
             priority=self._integer("priority") or 0,
             client_id=self._text("client_id", _MAX_CLIENT_ID_BYTES) or "",
             request_id=request_id,
+            image=self._image(),
         )
 
     def file_format(self) -> str:
@@ -174,6 +177,21 @@ class _Row:
 
     def preview_every(self) -> int | None:
         return self._integer("preview_every", low=1)
+
+    def _image(self) -> Image | None:
+        value = self._values.get("image")
+        if value is None:
+            return None
+        data, limit = value.encode() if isinstance(value, str) else bytes(value), self._limits.max_image_bytes
+        if len(data) > (-(-limit // 3) * 4 if self.file_encoding() == "base64" else limit):
+            raise self._error(f"image has {len(data)} bytes; its file may have {limit}: make it smaller")
+        try:
+            data = base64.b64decode(data, validate=True) if self.file_encoding() == "base64" else data
+            return read_image(data, max_pixels=self._limits.max_image_pixels)
+        except binascii.Error as error:
+            raise self._error(f"image is not base64, which file_encoding says that it is: {error}") from error
+        except InvalidRequestError as error:
+            raise self._error(str(error)) from error
 
     def _choice(self, field: str, allowed: Sequence[str]) -> str:
         name = self._text(field, _MAX_NAME_BYTES)

@@ -56,7 +56,17 @@ MODEL_FILE = "model.json"
 
 PIPELINE: Final = "pipeline"  # any pipeline of diffusers, run as it is
 Family = Literal[
-    "latte", "open_sora", "wan", "cogvideox", "hunyuan_video", "hunyuan_video_15", "ltx", "mochi", "pipeline"
+    "latte",
+    "open_sora",
+    "wan",
+    "wan_i2v",
+    "cogvideox",
+    "cogvideox_i2v",
+    "hunyuan_video",
+    "hunyuan_video_15",
+    "ltx",
+    "mochi",
+    "pipeline",
 ]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$")]
 

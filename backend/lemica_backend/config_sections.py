@@ -116,6 +116,8 @@ class Limits(Section):
         Seconds in which a worker has to do one thing (a step, a text, a decoding), or it is ended as hanging.
     max_prompt_bytes : int
         Of UTF-8, for each of `prompt` and `negative_prompt`.
+    max_image_bytes, max_image_pixels : int
+        Of the file in `image`, and of the picture in it, for models that continue an image.
     timeout_s : float
         Seconds after which an unfinished request is given up.
     drain_s : float
@@ -132,6 +134,8 @@ class Limits(Section):
     max_queue_cache_bytes: PositiveInt | None = None
     worker_timeout_s: Annotated[float, Field(gt=0)] = 600.0
     max_prompt_bytes: PositiveInt = 4096
+    max_image_bytes: PositiveInt = 16 << 20
+    max_image_pixels: PositiveInt = 1 << 24
     timeout_s: Annotated[float, Field(gt=0)] = 600.0
     drain_s: Annotated[float, Field(ge=0)] = 20.0
     min_steps: PositiveInt = 1

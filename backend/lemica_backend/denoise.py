@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lemica_backend.job import Job
+from lemica_backend.job import Job, keep_first
 from lemica_backend.models.base import Stem, Text, VideoModel
 from lemica_backend.noise import to_noise, to_output
 from lemica_backend.operators import OPERATORS
@@ -109,7 +109,7 @@ def _guide(model: VideoModel, job: Job, outputs: Tensor) -> Tensor:
 
 def _step(job: Job, output: Tensor) -> Tensor:
     latents = job.scheduler.step(output[None], job.timestep, job.latents[None], return_dict=False)[0][0]
-    return latents.to(job.latents.dtype)  # some samplers compute in float32
+    return keep_first(latents.to(job.latents.dtype), job.kept)  # some samplers compute in float32
 
 
 def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem, threads: int) -> Tensor:

@@ -39,14 +39,16 @@ def init(
 def _next_steps(made: MadeFolder, repository: Path) -> str:
     size, defaults = made.outline, made.config.defaults
     assert size is not None
+    each = ' such as\n     {"prompt": "the cat yawns", "image": "cat.png"}' if size.takes_image else ""
+    file = "prompts.jsonl" if size.takes_image else "prompts.txt"
     return (
         f"{made.path}: {made.family}, {size.num_frames} frames of {size.width} x {size.height}, "
         f"{defaults.num_inference_steps} steps, guidance {defaults.guidance_scale:g}, {made.config.dtype}\n"
         "It serves budget=full as it is. Next:\n"
         f"  1. look over {made.path / '1' / 'model.json'}: size, dtype, device, limits\n"
         f"  2. lemica inspect {made.path}                  what it needs in memory\n"
-        "  3. write prompts like your users' into prompts.txt, 2 to 10 lines\n"
-        f"  4. lemica-planner calibrate {made.path} --prompts prompts.txt -o graph.npz \\\n"
+        f"  3. write prompts like your users' into {file}, 2 to 10 lines{each}\n"
+        f"  4. lemica-planner calibrate {made.path} --prompts {file} -o graph.npz \\\n"
         "         --operators residual-split --metric frames_l2      long; resumes\n"
         f"  5. lemica-planner apply graph.npz {made.path}\n"
         f"  6. lemica serve --model-repository {repository}"

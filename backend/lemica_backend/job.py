@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from lemica_backend.models.base import Scheduler, Text, VideoModel
@@ -34,6 +35,8 @@ class Job:
         The next step to take, 0-based.
     step_ms : list of (float, bool)
         For each step taken: its wall time in ms, and whether it was computed.
+    kept : Tensor or None
+        The first latent frames (C, f, h, w) where they are the request's image, which no step changes.
     """
 
     planned: PlannedRequest
@@ -43,6 +46,7 @@ class Job:
     cache: StepCache
     step: int = 0
     step_ms: list[tuple[float, bool]] = field(default_factory=list)
+    kept: Tensor | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -77,14 +81,24 @@ class Job:
 
 
 def start_job(model: VideoModel, planned: PlannedRequest) -> Job:
-    """Encode the text and draw the noise."""
+    """Encode text and image, and draw the noise."""
     branches = model.branches(planned.guidance_scale)
     scheduler = model.new_scheduler(planned.num_inference_steps, planned.seed)
     switches = model.switches(scheduler.timesteps)
+    texts, kept = model.encode_text(planned.prompt, planned.negative_prompt, branches, planned.guidance_scale), None
+    if planned.image is not None:
+        texts, kept = model.show(texts, planned.image, planned.seed)
+    noise = model.initial_noise(planned.seed) * float(getattr(scheduler, "init_noise_sigma", 1.0))
     return Job(
         planned=planned,
-        texts=model.encode_text(planned.prompt, planned.negative_prompt, branches, planned.guidance_scale),
-        latents=model.initial_noise(planned.seed) * float(getattr(scheduler, "init_noise_sigma", 1.0)),
+        texts=texts,
+        latents=keep_first(noise, kept),
         scheduler=scheduler,
         cache=StepCache(sampler_times(scheduler), planned.operators, switches, planned.checks),
+        kept=kept,
     )
+
+
+def keep_first(latents: Tensor, kept: Tensor | None) -> Tensor:
+    """Return latents (C, F, h, w) whose first frames are the kept ones."""
+    return latents if kept is None else torch.cat([kept, latents[:, kept.shape[1] :]], dim=1)

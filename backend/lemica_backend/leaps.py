@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lemica_backend.denoise import denoise
 from lemica_backend.differences import final_difference, latents_difference
-from lemica_backend.job import Job
+from lemica_backend.job import Job, keep_first
 from lemica_backend.models import VideoModel
 from lemica_backend.models.base import Scheduler
 from lemica_backend.models.schedulers import takes_timesteps
@@ -103,7 +103,8 @@ class LeapSession:
         job = self._job((*taken, *range(segment.end, len(self._timesteps))), self._latents[0], at=len(taken))
         for place, step in enumerate(taken):
             timestep, output = job.scheduler.timesteps[place], self._outputs[step][None]
-            job.latents = job.scheduler.step(output, timestep, self._latents[step][None], return_dict=False)[0][0]
+            latents = job.scheduler.step(output, timestep, self._latents[step][None], return_dict=False)[0][0]
+            job.latents = keep_first(latents, job.kept)
         return job
 
     def _job(self, steps: Sequence[int], latents: Tensor, at: int) -> Job:
@@ -113,7 +114,8 @@ class LeapSession:
         scheduler.set_timesteps(timesteps=[self._timesteps[step] for step in steps], device=device)
         computed = frozenset(range(len(steps)))
         planned = dataclasses.replace(self._first.planned, num_inference_steps=len(steps), computed=computed)
-        return Job(planned, self._first.texts, latents, cast(Scheduler, scheduler), StepCache((), ()), at)
+        cache, own = StepCache((), ()), cast(Scheduler, scheduler)
+        return Job(planned, self._first.texts, latents, own, cache, at, kept=self._first.kept)
 
     def _finish(self, jobs: Sequence[Job]) -> NDArray[np.float64]:
         """Run the jobs to their ends, and return their differences from the fine trajectory's."""

@@ -13,6 +13,7 @@ from lemica_backend.config import ModelConfig
 from lemica_backend.cost_model import DECODE, ENCODE_TEXT, CostModel, Work
 from lemica_backend.denoise import denoise
 from lemica_backend.errors import ModelLoadError
+from lemica_backend.image_file import usual_image
 from lemica_backend.job import Job, start_job
 from lemica_backend.models.base import VideoModel
 from lemica_backend.operators import OPERATORS
@@ -112,7 +113,7 @@ def _rounds(model: VideoModel, config: ModelConfig, sources: Sequence[str]) -> I
 
 def _planned(model: VideoModel, config: ModelConfig, sources: Sequence[str]) -> PlannedRequest:
     """Return a request that computes its first steps, and then skips one step by each source."""
-    request = GenerationRequest("", seed=0, budget=FULL)
+    request = GenerationRequest("", seed=0, budget=FULL, image=usual_image(model.info))
     planned = plan_request(request, info=model.info, config=config, plan=None)
     reuse = {_COMPUTED + at: Fill(source) for at, source in enumerate(sources)}
     return dataclasses.replace(planned, computed=planned.computed - set(reuse), reuse=reuse)

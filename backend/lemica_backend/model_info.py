@@ -21,3 +21,4 @@ class ModelInfo:
     latents_shape: tuple[int, ...]  # of one request, as the pipeline itself holds them
     block_engine: str = "eager"  # what runs the block stack
     makes_schedule: bool = False  # the family's pipeline sets the noise levels, which another sampler would not get
+    takes_image: bool = False  # a video begins with an image, and every request must bring one

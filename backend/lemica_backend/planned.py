@@ -16,7 +16,7 @@ from lemica_backend.courses import FULL, Course, courses_of, full_course
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.model_info import ModelInfo
 from lemica_backend.operators import OPERATORS
-from lemica_backend.types import GenerationRequest
+from lemica_backend.types import GenerationRequest, Image
 from lemica_planner import CachePlan, Check, Fill, PlanMismatchError, PlannerError
 
 __all__ = ["FULL", "SEED_LIMIT", "PlannedRequest", "plan_request"]
@@ -60,6 +60,8 @@ class PlannedRequest:
         Milliseconds from arrival after which nobody waits any more; nothing is promised.
     request_id : str
         What logs call it.
+    image : Image or None
+        What the video begins with; None for models that take none.
     """
 
     prompt: str
@@ -84,6 +86,7 @@ class PlannedRequest:
     plan_engine: str = "eager"
     outside_plan: tuple[str, ...] = ()
     request_id: str = ""
+    image: Image | None = None
 
     @property
     def is_range(self) -> bool:
@@ -133,6 +136,7 @@ def plan_request(
         If the model or the plan cannot serve the request; the message says what is allowed.
     """
     _check_size(request, info)
+    _check_image(request.image, info)
     steps = _pick(request.num_inference_steps, config.defaults.num_inference_steps)
     guidance_scale = _pick(request.guidance_scale, config.defaults.guidance_scale)
     _check_steps(steps, config, info)
@@ -165,6 +169,7 @@ def plan_request(
         plan_engine=(plan.provenance.block_engine or "eager") if plan and budget != FULL else info.block_engine,
         outside_plan=outside,
         request_id=request.request_id,
+        image=request.image,
     )
 
 
@@ -173,6 +178,22 @@ def _check_size(request: GenerationRequest, info: ModelInfo) -> None:
         got, served = getattr(request, name), getattr(info, name)
         if got is not None and got != served:
             raise InvalidRequestError(f"{name} is {got}; this model makes {served} only: leave {name} out or send that")
+
+
+def _check_image(image: Image | None, info: ModelInfo) -> None:
+    if not info.takes_image:
+        if image is not None:
+            raise InvalidRequestError("image is given, but this model makes videos of text alone: leave image out")
+        return
+    if image is None:
+        raise InvalidRequestError("image is missing; this model makes videos that begin with one: send the file")
+    in_its_width = abs(image.height * info.width / image.width - info.height)
+    in_its_height = abs(image.width * info.height / image.height - info.width)
+    if min(in_its_width, in_its_height) > 1:  # pixels: the pipeline would stretch it
+        raise InvalidRequestError(
+            f"image is {image.width} x {image.height}, and this model's videos are {info.width} x {info.height}, of "
+            "another shape: cut or pad the image to that width to height; it is only scaled here"
+        )
 
 
 def _check_steps(steps: int, config: ModelConfig, info: ModelInfo) -> None:

@@ -39,6 +39,7 @@ class TensorSpec:
 INPUTS = (
     TensorSpec("prompt", "TYPE_STRING", np.object_, required=True),
     TensorSpec("negative_prompt", "TYPE_STRING", np.object_),
+    TensorSpec("image", "TYPE_STRING", np.object_),  # the bytes of a file
     TensorSpec("seed", "TYPE_INT64", np.int64),
     TensorSpec("guidance_scale", "TYPE_FP32", np.float32),
     TensorSpec("num_inference_steps", "TYPE_INT32", np.int32),

@@ -24,10 +24,10 @@ from lemica_backend.leaps import LeapSession, leap_operators
 from lemica_backend.models import VideoModel
 from lemica_backend.opening import open_model
 from lemica_backend.operators import OPERATORS, SPLIT
-from lemica_backend.planned import FULL, plan_request
+from lemica_backend.planned import plan_request
+from lemica_backend.sample_request import request_of
 from lemica_backend.sampler_time import sampler_times
 from lemica_backend.step_cache import GUIDED, NOISE, StepCache
-from lemica_backend.types import GenerationRequest
 from lemica_backend.yardstick import EngineYardstick, Judges, with_sampler, with_steps
 from lemica_planner import CalibrationError, PlanEntry, Provenance, Sample
 from lemica_planner.replayer import KnownNames, OperatorFacts, ReplaySession, Segment, knows
@@ -127,8 +127,8 @@ class EngineReplayer:
         return EngineReplay(self._model, self._start(sample), self._metric)
 
     def _start(self, sample: Sample) -> Job:
-        request = GenerationRequest(sample.prompt, seed=sample.seed, budget=FULL)
         with _naming(f"the sample {sample.prompt[:80]!r}"), torch.inference_mode():
+            request = request_of(sample, self._config.limits)
             planned = plan_request(request, info=self._model.info, config=self._config, plan=None)
             return start_job(self._model, planned)
 
@@ -280,7 +280,8 @@ def _beginning(segment: Segment) -> _Beginning:
 
 def _fork(job: Job) -> Job:
     """Return a job that goes on from the same state; tensors are shared, because no step writes into them."""
-    return Job(job.planned, job.texts, job.latents, copy.deepcopy(job.scheduler), job.cache.copy(), job.step)
+    own = copy.deepcopy(job.scheduler), job.cache.copy()
+    return Job(job.planned, job.texts, job.latents, *own, job.step, kept=job.kept)
 
 
 def _gram(values: Sequence[Sequence[Tensor]]) -> NDArray[np.float64]:

@@ -14,6 +14,23 @@ Branch = Literal["uncond", "cond"]
 
 
 @dataclass(frozen=True)
+class Image:
+    """An image file that has been looked at: `lemica_backend.image_file` reads and opens it.
+
+    Attributes
+    ----------
+    data : bytes
+        The file: PNG, JPEG or WebP.
+    height, width : int
+        In pixels, upright.
+    """
+
+    data: bytes = field(repr=False)
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
     """One video to make. ``None`` means the model's default.
 
@@ -43,6 +60,8 @@ class GenerationRequest:
         Milliseconds from arrival after which nobody waits any more; nothing is promised.
     request_id : str
         What logs call it.
+    image : Image or None
+        What the video begins with, for models that continue an image.
     """
 
     prompt: str
@@ -59,6 +78,7 @@ class GenerationRequest:
     client_id: str = ""
     timeout_ms: int | None = None
     request_id: str = ""
+    image: Image | None = None
 
 
 @dataclass(frozen=True)

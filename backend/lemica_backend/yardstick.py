@@ -19,8 +19,8 @@ from lemica_backend.config import ModelConfig, SchedulerConfig
 from lemica_backend.denoise import denoise
 from lemica_backend.job import Job, start_job
 from lemica_backend.models import VideoModel, resample
-from lemica_backend.planned import FULL, PlannedRequest, plan_request
-from lemica_backend.types import GenerationRequest
+from lemica_backend.planned import PlannedRequest, plan_request
+from lemica_backend.sample_request import request_of
 from lemica_planner import Sample
 from lemica_planner.atomic import atomic_write
 from lemica_planner.samplers import OWN, Sampler, Way
@@ -131,7 +131,7 @@ class EngineYardstick:
         """Return what decides the reference's latents, as the name of a file."""
         info, guidance = self._model.info, self._config.defaults.guidance_scale
         own = [info.weights_hash, info.scheduler, info.scheduler_config, guidance]
-        known = json.dumps([own, way.to_dict(), self._sample], sort_keys=True, default=str)
+        known = json.dumps([own, way.to_dict(), self._sample.to_list()], sort_keys=True, default=str)
         return hashlib.sha256(known.encode()).hexdigest()[:16]
 
     @torch.inference_mode()
@@ -143,7 +143,7 @@ class EngineYardstick:
         return job, Video(model.decode(job.latents, job.planned.seed), job.latents.float().cpu().numpy())
 
     def _planned(self, way: Way, model: VideoModel) -> PlannedRequest:
-        request = GenerationRequest(self._sample.prompt, seed=self._sample.seed, budget=FULL)
+        request = request_of(self._sample, self._config.limits)
         config = with_steps(self._config, way.num_steps)
         planned = plan_request(request, info=model.info, config=config, plan=None)
         if way.entry is None:

@@ -110,7 +110,7 @@ class Runs:
                 errors = {metric: measure(job.latents, full) for metric, measure in self._measures.items()}
                 seen = job.cache.seen if isinstance(job.cache, WatchedCache) else {}
                 self._known[sample, key] = Result(errors, seen)
-                file.write(json.dumps({"sample": sample, "way": key, "errors": errors, "seen": seen}) + "\n")
+                file.write(json.dumps({"sample": sample.to_list(), "way": key, "errors": errors, "seen": seen}) + "\n")
 
     def _read(self, header: str) -> None:
         """Take in what was run before; a torn last line is run again."""

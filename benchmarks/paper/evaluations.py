@@ -59,7 +59,11 @@ class Evaluations:
         distinct = {entry_key(entry): entry for entry in entries}
         jobs = []
         for sample in samples:
-            left = [entry for key, entry in distinct.items() if _Key(setting, *sample, key) not in self._scores]
+            left = [
+                entry
+                for key, entry in distinct.items()
+                if _Key(setting, sample.prompt, sample.seed, key) not in self._scores
+            ]
             jobs += [Job(sample, tuple(left))] if left else []
         return jobs
 
@@ -78,11 +82,11 @@ class Evaluations:
     def scores(self, opened: OpenModel, entry: PlanEntry, samples: Sequence[Sample]) -> list[Mapping[str, float]]:
         """Return each sample's measures by name; KeyError if one was not evaluated."""
         setting, key = opened.key, entry_key(entry)
-        return [self._scores[_Key(setting, *sample, key)] for sample in samples]
+        return [self._scores[_Key(setting, sample.prompt, sample.seed, key)] for sample in samples]
 
     def _record(self, opened: OpenModel, sample: Sample, entry: PlanEntry, outcome: Outcome) -> None:
         scores = outcome.scores()
-        key = _Key(opened.key, *sample, entry_key(entry))
+        key = _Key(opened.key, sample.prompt, sample.seed, entry_key(entry))
         facts = {"model": opened.name, "weights": opened.model.info.weights_hash, "steps": list(entry.steps)}
         line = json.dumps({**key._asdict(), "scores": scores, **facts}) + "\n"
         with self._path.open("a", encoding="utf-8") as file:

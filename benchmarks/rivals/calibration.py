@@ -41,7 +41,9 @@ class _Step(NamedTuple):
 
 def calibrate(model: OpenLatte, config: ModelConfig, samples: Sequence[Sample]) -> Facts:
     """Run the samples in full; ratios are means over them, the polynomial fits all of their steps."""
-    runs = [list(changes(start(model, config, *sample))) for sample in tqdm(samples, desc="calibration")]
+    runs = [
+        list(changes(start(model, config, sample.prompt, sample.seed))) for sample in tqdm(samples, desc="calibration")
+    ]
     table = np.asarray(runs)  # (samples, steps - 1, 3)
     ratios = table[:, :, 0].mean(axis=0)
     polynomial = np.polyfit(table[:, :, 1].ravel(), table[:, :, 2].ravel(), POLYNOMIAL_DEGREE)

@@ -66,7 +66,7 @@ def calibrated_facts(model: OpenLatte, config: ModelConfig, source: str, store: 
     samples = load_graph(source.partition("=")[2]).samples
     if not samples:
         raise ValueError(f"{source}: the graph names no samples, and rivals are calibrated on those of the base")
-    listed = [list(sample) for sample in samples]
+    listed = [sample.to_list() for sample in samples]
     weights = model.info.weights_hash
     row = store.facts(weights, listed)
     if row is None:

@@ -66,6 +66,9 @@ def generate(
         "video.mp4"
     ),
     negative_prompt: Annotated[str | None, typer.Option(help="What the video should not show.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="What the video begins with, for models that take one: PNG, JPEG or WebP.")
+    ] = None,
     guidance_scale: Annotated[float | None, typer.Option(help="Weight of the prompt; 1 turns guidance off.")] = None,
     num_inference_steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     deadline_ms: Annotated[int | None, typer.Option(help="Milliseconds after which it is of no use.")] = None,
@@ -93,6 +96,7 @@ def generate(
             video = client.generate(
                 prompt,
                 negative_prompt=negative_prompt,
+                image=image,
                 seed=seed,
                 guidance_scale=guidance_scale,
                 num_inference_steps=num_inference_steps,

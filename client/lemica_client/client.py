@@ -116,8 +116,8 @@ class Client:
             True shows a bar, a widget in notebooks; a function gets every `Accepted` and `Progress`. Needs the
             streaming model, and over HTTP ``want_frames=False``; without them the video is made all the same.
         **options
-            Those of `GenerateOptions`: negative_prompt, seed, guidance_scale, num_inference_steps, height, width,
-            num_frames, budget, deadline_ms, priority, client_id, file_format, want_frames, timeout_s.
+            Those of `GenerateOptions`: negative_prompt, image, seed, guidance_scale, num_inference_steps, height,
+            width, num_frames, budget, deadline_ms, priority, client_id, file_format, want_frames, timeout_s.
 
         Raises
         ------

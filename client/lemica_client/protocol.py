@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lemica_client.errors import InvalidRequestError
+from lemica_client.image import image_bytes
 
 DataType = Literal["BYTES", "INT32", "INT64", "FP32", "UINT8"]
 
 INPUT_TYPES: dict[str, DataType] = {
     "prompt": "BYTES",
     "negative_prompt": "BYTES",
+    "image": "BYTES",  # of a file
     "seed": "INT64",
     "guidance_scale": "FP32",
     "num_inference_steps": "INT32",
@@ -75,6 +77,8 @@ def add_batch_dimension(tensors: list[InputTensor]) -> list[InputTensor]:
 
 def _build_input(name: str, value: object) -> InputTensor:
     datatype = INPUT_TYPES.get(name) or STREAM_INPUT_TYPES[name]
+    if name == "image":
+        return InputTensor(name, datatype, np.array([image_bytes(value)], dtype=np.object_))
     if datatype == "BYTES":
         return InputTensor(name, datatype, _text_array(name, value))
     if datatype == "FP32":

@@ -6,10 +6,15 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lemica_client.encode import check_file_format
 from lemica_client.errors import InvalidRequestError
+from lemica_client.image import image_bytes
 from lemica_client.protocol import InputTensor, build_inputs
 
 _MAX_TIMEOUT_S = 1e9  # 30 years; far beyond it the protocols' own clocks overflow
@@ -22,6 +27,9 @@ class GenerateOptions(TypedDict, total=False):
     ----------
     negative_prompt : str
         What the video should not show.
+    image : path, bytes or ndarray of uint8
+        What the video begins with, for models that continue an image: a PNG, JPEG or WebP file, its bytes, or pixels
+        of shape (height, width, 3). Its shape is the video's; it is only scaled.
     seed : int
         Seed of the initial noise; without it the server draws one (``video.info["seed"]``).
     guidance_scale : float
@@ -53,6 +61,7 @@ class GenerateOptions(TypedDict, total=False):
     """
 
     negative_prompt: str | None
+    image: str | PathLike[str] | bytes | NDArray[np.uint8] | None
     seed: int | None
     guidance_scale: float | None
     num_inference_steps: int | None
@@ -142,6 +151,8 @@ def make_request(prompt: str, options: Mapping[str, Any], known: type, timeout_s
     want_frames, own_timeout_s = given.pop("want_frames", True), given.pop("timeout_s", None)
     outputs = _choose_outputs(given.get("file_format"), want_frames)
     limit_s = timeout_s if own_timeout_s is None else check_timeout(own_timeout_s)
+    if given.get("image") is not None:  # a file is read once, however often the request is sent
+        given["image"] = image_bytes(given["image"])
     request = Request({"prompt": prompt, **given}, outputs, given.get("file_format"), time.monotonic(), limit_s)
     request.tensors()
     return request

@@ -33,14 +33,14 @@ def stream_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def stream_body(inputs: list[InputTensor]) -> bytes:
-    """Return the request as JSON, each input a plain value; the file is asked for as text.
+    """Return the request as JSON, each input a plain value; files are text, there and back.
 
     Examples
     --------
     >>> stream_body([InputTensor("seed", "INT64", np.array([7]))])
     b'{"seed": 7, "file_encoding": "base64"}'
     """
-    values = {tensor.name: _plain(tensor.array.item()) for tensor in inputs}
+    values = {tensor.name: _plain(tensor.name, tensor.array.item()) for tensor in inputs}
     return json.dumps({**values, "file_encoding": "base64"}).encode()
 
 
@@ -78,7 +78,9 @@ def refusal(status: int, body: bytes) -> LemicaClientError:
     return error_from_status(str(status), text)
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
+    if name == "image":
+        return base64.b64encode(value).decode()
     return value.decode() if isinstance(value, bytes) else value
 
 

@@ -1,5 +1,7 @@
 """Tensors to requests and back, without a server."""
 
+import base64
+import dataclasses
 import json
 from io import BytesIO
 
@@ -11,9 +13,11 @@ from lemica_backend.codec import MAX_SEED, OutputOptions, decode_requests, encod
 from lemica_backend.config import Limits
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.protocol import OUTPUTS, STREAM_INPUTS
-from lemica_backend.types import GenerationRequest, GenerationResult
+from lemica_backend.types import GenerationRequest, GenerationResult, Image
+from tests.tiny.family import noise_png
 
 DTYPES = {spec.name: spec.dtype for spec in STREAM_INPUTS}
+PICTURE = noise_png(6, 4)
 ALL_OUTPUTS = [spec.name for spec in OUTPUTS]
 
 
@@ -31,6 +35,21 @@ def decode(given, outputs=("info",), parameters=None, **kwargs):
     return decode_requests(given, outputs, parameters or {}, limits=Limits(), **kwargs)
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        ({"max_image_bytes": 50}, "its file may have 50: make it smaller"),
+        ({"max_image_pixels": 23}, "image is 4 x 6; at most 23"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["raw", "base64"])
+def test_images_have_limits(limits, said, encoding):
+    image = PICTURE if encoding == "raw" else base64.b64encode(PICTURE)
+    given = tensors(prompt="a", image=image, file_encoding=encoding)
+    with pytest.raises(InvalidRequestError, match=said):
+        decode_requests(given, ("info",), {}, limits=Limits(**limits))
+
+
 def result(seed, num_frames=3):
     frames = np.random.default_rng(seed).integers(0, 256, (num_frames, 8, 6, 3), dtype=np.uint8)
     return GenerationResult(frames, np.zeros((4, num_frames, 1, 1), np.float32), {"seed": seed})
@@ -46,6 +65,7 @@ def test_every_field_arrives():
     given = tensors(
         prompt="naïve 猫",
         negative_prompt="blurry",
+        image=base64.b64encode(PICTURE),
         seed=MAX_SEED,
         guidance_scale=7.5,
         num_inference_steps=20,
@@ -63,9 +83,9 @@ def test_every_field_arrives():
     assert set(given) == set(DTYPES)
     batch = decode(given, timeout_us=7000, inputs=STREAM_INPUTS)
     expected = GenerationRequest("naïve 猫", "blurry", MAX_SEED, 7.5, 20, 64, 48, 16, "fast", 900, -3, "me", 7)
-    assert batch.requests == [expected]
+    assert batch.requests == [dataclasses.replace(expected, image=Image(PICTURE, 6, 4))]
     assert batch.options == OutputOptions(frozenset({"info"}), ("gif",), is_base64=True, preview_every=3)
-    assert all(type(value) in (str, int, float) for value in vars(batch.requests[0]).values())
+    assert all(type(value) in (str, int, float, Image) for value in vars(batch.requests[0]).values())
 
 
 def test_a_range_of_two_long_names_fits():
@@ -117,6 +137,9 @@ MALFORMED = [
     ({"prompt": "a", "budget": b"\x80"}, "budget is not valid UTF-8"),
     ({"prompt": "a", "file_format": "avi"}, "file_format is 'avi'; allowed are mp4, gif, webp"),
     ({"prompt": "a", "file_format": ""}, "file_format is ''"),
+    ({"prompt": "a", "image": PICTURE, "file_encoding": "base64"}, "image is not base64, which file_encoding says"),
+    ({"prompt": "a", "image": base64.b64encode(PICTURE)}, "send one of these, as base64 text where file_encoding is"),
+    ({"prompt": ["a", "b"], "image": [PICTURE, PICTURE[:-30]]}, "row 1: image is broken"),
 ]
 
 

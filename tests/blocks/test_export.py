@@ -14,6 +14,8 @@ NAMES = (
     "latte-plain",
     "open_sora-1.2",
     "wan-2.2",
+    "wan_i2v-2.1",
+    "wan_i2v-2.2-5b",
     "cogvideox-2b",
     "cogvideox-5b",
     "hunyuan_video-true-cfg",

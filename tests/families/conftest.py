@@ -1,6 +1,7 @@
 """Every family at tiny size, with the engine's own steps without the engine's thread."""
 
 import dataclasses
+import hashlib
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lemica_backend.models import load_model
 from lemica_backend.planned import plan_request
 from lemica_backend.replay import EngineReplayer
 from lemica_backend.types import GenerationRequest
-from lemica_planner import CachePlan, Fill
+from lemica_planner import CachePlan, Fill, Sample
 from tests.tiny.families import FAMILIES
 from tests.tiny.family import COMPUTED, STEPS
 
@@ -42,9 +43,8 @@ class Loaded:
         return Engine(self.model, self.config, CachePlan.from_steps(provenance, {budget: COMPUTED}))
 
     def job(self, prompt, *, computed=None, operator="residual", seed=7, guidance_scale=4.0, steps=STEPS, **options):
-        request = GenerationRequest(
-            prompt, seed=seed, guidance_scale=guidance_scale, num_inference_steps=steps, budget="full", **options
-        )
+        given = {"seed": seed, "guidance_scale": guidance_scale, "num_inference_steps": steps, "budget": "full"}
+        request = GenerationRequest(prompt, **given | self.tiny.shown() | options)
         planned = plan_request(request, info=self.model.info, config=self.config, plan=None)
         computed = range(steps) if computed is None else computed
         reuse = {step: Fill(operator) for step in range(steps) if step not in computed}
@@ -53,6 +53,14 @@ class Loaded:
 
     def ours(self, prompt, **options):
         return self.run([self.job(prompt, **options)])[0]
+
+    def sample(self, prompt, seed):
+        if not self.tiny.takes_image:
+            return Sample(prompt, seed)
+        data = self.tiny.shown()["image"].data
+        path = self.folder.with_suffix(".png")
+        path.write_bytes(data)
+        return Sample(prompt, seed, str(path), hashlib.sha256(data).hexdigest())
 
     def run(self, jobs, starts=None):
         """Take all jobs to their ends, each from its own tick on, so that they are at different steps."""

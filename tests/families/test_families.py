@@ -6,7 +6,6 @@ import torch
 
 from lemica_backend.errors import InvalidRequestError
 from lemica_backend.replay import EngineReplayer
-from lemica_planner import Sample
 from lemica_planner.replayer import Segment
 from tests.tiny.family import COMPUTED, assert_close, reused_by_hand
 
@@ -52,7 +51,7 @@ def test_frames_equal_the_pipelines(piped):
 
 
 def test_a_replayed_edge_equals_a_whole_generation_and_a_direct_one_costs_nothing(piped):
-    session = EngineReplayer(piped.model, piped.config, "tiny").open(Sample(SHORT, 7))
+    session = EngineReplayer(piped.model, piped.config, "tiny").open(piped.sample(SHORT, 7))
     full = piped.ours(SHORT)
     expected = (piped.ours(SHORT, computed=(0, 1, 3, 4, 5), operator="output-linear") - full).abs().mean().item()
     kept, rounding = Segment(1, 3, "output-linear", (0,)), 1e-6 * max(1, full.abs().max().item())

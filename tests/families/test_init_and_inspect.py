@@ -37,14 +37,15 @@ def made(request, tmp_path):
 
 
 def test_what_is_inspected_is_what_is_loaded(made):
-    _, folder = made
+    tiny, folder = made
     config = load_config(folder.path / "1" / "model.json")
     model, need = open_model(folder.path / "1", config), footprint(folder.path)
     info = model.info
     assert (need.outline.height, need.outline.width) == (info.height, info.width)
     assert need.outline.num_frames == info.num_frames
     assert need.outline.latents_shape == info.latents_shape
-    planned = plan_request(GenerationRequest("a", seed=0, budget="full"), info=info, config=config, plan=None)
+    request = GenerationRequest("a", seed=0, budget="full", **tiny.shown())
+    planned = plan_request(request, info=info, config=config, plan=None)
     with torch.inference_mode():
         job = start_job(model, planned)
         stem = model.stem(

@@ -35,19 +35,22 @@ def test_full_budget_equals_the_pipeline(family, options):
 @pytest.mark.parametrize(("budget", "computed"), [("3", COMPUTED), ("full", tuple(range(STEPS)))])
 def test_a_budget_of_b_runs_the_blocks_b_times(family, engine, budget, computed):
     with counted(family.model) as runs:
-        result = engine.generate(GenerationRequest(SHORT, seed=7, budget=budget))
+        result = engine.generate(GenerationRequest(SHORT, seed=7, budget=budget, **family.tiny.shown()))
     assert len(runs) == len(computed)
     assert result.info["computed_steps"] == list(computed)
 
 
 def test_a_mixed_batch_equals_the_pipeline_alone(family):
-    """Three requests, of other prompts, seeds, guidance and steps, each begun a tick after the one before."""
+    """Three requests, of other prompts, images, seeds, guidance and steps, each begun a tick after the one before."""
     wanted = [
         (SHORT, {}),
         (LONG, {"seed": 8, "guidance_scale": 6.0, "negative_prompt": "a much longer text to avoid"}),
         ("", {"seed": 9, "guidance_scale": 1.0, "steps": 4}),
     ]
-    wanted = [(prompt, _accepted(family, options)) for prompt, options in wanted]
+    wanted = [
+        (prompt, _accepted(family, options) | family.tiny.shown(number))
+        for number, (prompt, options) in enumerate(wanted)
+    ]
     ours = family.run([family.job(prompt, **options) for prompt, options in wanted], starts=[0, 1, 2])
     for latents, (prompt, options) in zip(ours, wanted, strict=True):
         assert_close(latents, family.theirs(prompt, **options))
@@ -63,7 +66,7 @@ def test_a_folder_saved_again_is_the_same_model(family, tmp_path):
 
 
 def test_a_request_that_is_cancelled_on_the_way_leaves_nothing(family, engine, monkeypatch):
-    request = GenerationRequest(SHORT, seed=7, budget="3")
+    request = GenerationRequest(SHORT, seed=7, budget="3", **family.tiny.shown())
     before, jobs, held, answer = engine.generate(request).latents, [], [], Future()
 
     def start(*given):
@@ -76,7 +79,8 @@ def test_a_request_that_is_cancelled_on_the_way_leaves_nothing(family, engine, m
         return held[-1] > 0 and len(held) > 3
 
     monkeypatch.setattr("lemica_backend.local_worker.start_job", start)
-    engine.submit(GenerationRequest(LONG, seed=8, budget="3"), on_done=answer.set_result, is_cancelled=is_gone)
+    other = GenerationRequest(LONG, seed=8, budget="3", **family.tiny.shown(1))
+    engine.submit(other, on_done=answer.set_result, is_cancelled=is_gone)
     assert isinstance(answer.result(60), RequestCancelledError)
     assert held[-1] > 0  # residuals, when it was cancelled
     assert engine.cached_bytes() == 0

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lemica_backend.config_sections import Defaults
-from lemica_planner import CachePlan, ErrorGraph, published_plan, served_steps
+from lemica_planner import CachePlan, ErrorGraph, Sample, published_plan, served_steps
 from lemica_planner.cli import app
 from lemica_planner.config_writer import read_plan
 from lemica_planner.graph_file import load_graph
@@ -189,7 +189,7 @@ CALIBRATE = (*LAZY, "--method", "naive")
 def test_calibrate_writes_a_graph(folder, replayers):
     assert "edges up to 3 steps long, 4 samples" in succeed(*CALIBRATE, "-o", "new.npz")
     samples = [("a red cube", 0), ("a red cube", 1), ("zwei Würfel", 0), ("zwei Würfel", 1)]
-    assert ErrorGraph.load("new.npz").samples == tuple(samples)
+    assert ErrorGraph.load("new.npz").samples == tuple(Sample(*each) for each in samples)
     assert Path("new.npz.journal.jsonl").exists()
     succeed("apply", "new.npz", "model")
 

@@ -1,5 +1,6 @@
 """The files in prompt_sources/ are ours, in the formats of vbench 0.1.5 and of T2V-CompBench's prompts/."""
 
+import hashlib
 import json
 import sys
 from collections import Counter
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lemica_planner import CalibrationError, ErrorGraph, PromptSetError
+from lemica_planner import CalibrationError, ErrorGraph, PromptSetError, Sample
 from lemica_planner.cli import app
 from lemica_planner.prompt_sets import Prompt, count_categories, draw, load_prompts, paper_prompts, to_json_line
 
@@ -39,7 +40,7 @@ def shares(prompts):
     ],
 )
 def test_files(name, expected):
-    assert load_prompts(str(SOURCES / name)) == expected
+    assert load_prompts(str(SOURCES / name)) == tuple(Prompt(*each) for each in expected)
 
 
 def test_a_folder_has_one_file_a_category():
@@ -60,7 +61,7 @@ def test_suffixes_decide_the_format(tmp_path):
     line = '{"prompt": "a red cube"}'
     for name, expected in (("a.JSONL", "a red cube"), ("a.ndjson", "a red cube"), ("a.md", line), ("vbench", line)):
         (tmp_path / name).write_text(line)
-        assert load_prompts(str(tmp_path / name)) == ((expected, ""),)
+        assert load_prompts(str(tmp_path / name)) == (Prompt(expected),)
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def vbench(tmp_path, monkeypatch):
 
 
 def test_vbench_is_found_where_it_is_installed(vbench):
-    assert load_prompts("vbench") == VBENCH
+    assert load_prompts("vbench") == tuple(Prompt(*each) for each in VBENCH)
 
 
 def test_vbench_without_its_file(vbench):
@@ -256,4 +257,45 @@ def test_calibrate_measures_what_prompts_prints(tmp_path, monkeypatch):
     result = run("calibrate", tmp_path, "--prompts", *drawing, *options)
     assert result.exit_code == 0, result.output
     printed = [json.loads(line)["prompt"] for line in run("prompts", *drawing).stdout.splitlines()]
-    assert ErrorGraph.load(graph).samples == tuple((text, seed) for text in printed for seed in (0, 1))
+    assert ErrorGraph.load(graph).samples == tuple(Sample(text, seed) for text in printed for seed in (0, 1))
+
+
+@pytest.fixture
+def pictured(tmp_path):
+    """A file of prompts with images beside it."""
+    (tmp_path / "images").mkdir()
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / f"{name}.png").write_bytes(name.encode())
+    lines = [{"prompt": "it runs", "image": f"images/{name}.png"} for name in ("cat", "dog", "cat")]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines, {"prompt": "it runs"}]))
+    return path
+
+
+def test_an_image_is_found_beside_the_file_and_is_part_of_what_a_prompt_is(pictured, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path.parent)
+    prompts = load_prompts(str(pictured))
+    assert [prompt.image for prompt in prompts] == [
+        *(str(tmp_path / "images" / f"{name}.png") for name in ("cat", "dog")),
+        "",
+    ]
+    assert prompts[0].image_sha256 == hashlib.sha256(b"cat").hexdigest()
+    assert prompts[0].sample(3) == Sample("it runs", 3, prompts[0].image, prompts[0].image_sha256)
+
+
+def test_printed_images_are_read_back_from_anywhere(pictured, tmp_path):
+    prompts = load_prompts(str(pictured))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "drawn.jsonl").write_text("\n".join(map(to_json_line, prompts)))
+    assert load_prompts(str(elsewhere / "drawn.jsonl")) == prompts
+    assert draw(prompts, 2, seed=0) == draw(prompts[::-1], 2, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("image", "says"), [("none.png", "'none.png' of 'a' cannot be read"), (5, "image in line 1 .* must be the path")]
+)
+def test_an_image_that_is_none_is_named(tmp_path, image, says):
+    (tmp_path / "prompts.jsonl").write_text(json.dumps({"prompt": "a", "image": image}))
+    with pytest.raises(PromptSetError, match=says):
+        load_prompts(str(tmp_path / "prompts.jsonl"))

@@ -1,9 +1,10 @@
-"""Random-weight CogVideoX pipelines: 2b (DDIM), 5b (DPM, rotary positions) and 1.5 (patches over time)."""
+"""Random-weight CogVideoX pipelines: 2b (DDIM), 5b (DPM, rotary positions), 1.5 (patches over time); of images."""
 
 from diffusers import (
     AutoencoderKLCogVideoX,
     CogVideoXDDIMScheduler,
     CogVideoXDPMScheduler,
+    CogVideoXImageToVideoPipeline,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
 )
@@ -67,3 +68,23 @@ def tiny_15():
     """Its three latent frames are filled up to four."""
     scheduler = CogVideoXDPMScheduler(**_NOISE, snr_shift_scale=1.0)
     return _pipeline(scheduler, use_rotary_positional_embeddings=True, patch_size_t=2)
+
+
+def tiny_5b_i2v():
+    """Noise and the image's latents; positions are learned and rotary, for one size."""
+    scheduler = CogVideoXDPMScheduler(**_NOISE, snr_shift_scale=1.0)
+    positions = {"use_rotary_positional_embeddings": True, "use_learned_positional_embeddings": True}
+    pipeline = _pipeline(scheduler, in_channels=8, **positions)
+    pipeline.transformer.float()  # fresh positions are in float64
+    return of_images(pipeline)
+
+
+def tiny_15_i2v():
+    """It is told by what the image is offset in time, too."""
+    scheduler = CogVideoXDDIMScheduler(**_NOISE, snr_shift_scale=1.0)
+    more = {"patch_size_t": 2, "ofs_embed_dim": 16}
+    return of_images(_pipeline(scheduler, use_rotary_positional_embeddings=True, in_channels=8, **more))
+
+
+def of_images(pipeline):
+    return CogVideoXImageToVideoPipeline(**pipeline.components)

@@ -8,6 +8,7 @@ _TRUE_CFG = {"true_cfg_scale": 3.0}
 _DYNAMIC = {"use_dynamic_cfg": True}
 _RATE, _STEP = {"frame_rate": 30}, {"decode_timestep": 0.05}
 _NOISE = {"decode_timestep": 0.05, "decode_noise_scale": 0.025}
+_LOW = {"guidance_scale_2": 3.0}
 _RESCALE = {"guidance_rescale": 0.7}
 
 FAMILIES = {
@@ -18,11 +19,16 @@ FAMILIES = {
         open_sora.TINY,
         Tiny("wan", "unipc", wan.tiny_wan, wan.SIZE),
         Tiny("wan", "euler", wan.tiny_wan_euler, wan.SIZE),
-        Tiny("wan", "2.2", wan.tiny_wan_22, wan.SIZE, {"guidance_scale_2": 3.0}, {"guidance_scale_2": 3.0}),
+        Tiny("wan", "2.2", wan.tiny_wan_22, wan.SIZE, _LOW, _LOW),
         Tiny("wan", "2.2-5b", wan.tiny_wan_22_5b, wan.SIZE_5B),
+        Tiny("wan_i2v", "2.1", wan.tiny_wan_i2v, wan.SIZE, takes_image=True),
+        Tiny("wan_i2v", "2.2", wan.tiny_wan_22_i2v, wan.SIZE, _LOW, _LOW, takes_image=True),
+        Tiny("wan_i2v", "2.2-5b", wan.tiny_wan_22_5b_i2v, wan.SIZE_5B, takes_image=True),
         Tiny("cogvideox", "2b", cogvideox.tiny_2b, cogvideox.SIZE, {}, _COGVIDEOX),
         Tiny("cogvideox", "5b", cogvideox.tiny_5b, cogvideox.SIZE, _DYNAMIC, _DYNAMIC | _COGVIDEOX),
         Tiny("cogvideox", "1.5", cogvideox.tiny_15, cogvideox.SIZE, {}, _COGVIDEOX),
+        Tiny("cogvideox_i2v", "5b", cogvideox.tiny_5b_i2v, cogvideox.SIZE, {}, _COGVIDEOX, takes_image=True),
+        Tiny("cogvideox_i2v", "1.5", cogvideox.tiny_15_i2v, cogvideox.SIZE, {}, _COGVIDEOX, takes_image=True),
         Tiny("hunyuan_video", "embedded", hunyuan_video.tiny_hunyuan_video, hunyuan_video.SIZE),
         Tiny("hunyuan_video", "true-cfg", hunyuan_video.tiny_hunyuan_video, hunyuan_video.SIZE, _TRUE_CFG, _TRUE_CFG),
         hunyuan_video_15.TINY,

@@ -6,7 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
+
+from lemica_backend.image_file import open_image, read_image
+from lemica_backend.png import encode_png
 
 STEPS = 6
 COMPUTED = (0, 3, 5)  # the second transformer of Wan 2.2 takes over at 3
@@ -33,7 +37,7 @@ class Tiny:
         Returns the pipeline's arguments for a guidance scale; gets the pipeline and the scale.
     shrink : callable
         Changes what no file says of a pipeline that has loaded.
-    takes_negative_prompts : bool
+    takes_negative_prompts, takes_image : bool
     """
 
     family: str
@@ -45,10 +49,17 @@ class Tiny:
     set_guidance: Callable[[Any, float], dict[str, Any]] = lambda _pipeline, scale: {"guidance_scale": scale}
     shrink: Callable[[Any], None] = lambda _pipeline: None
     takes_negative_prompts: bool = True
+    takes_image: bool = False
 
     @property
     def name(self):
         return f"{self.family}-{self.variant}"
+
+    def shown(self, number=0):
+        """Return what a request says beside its prompt: a picture of its own for each number, if it takes any."""
+        if not self.takes_image:
+            return {}
+        return {"image": read_image(noise_png(self.size["height"], self.size["width"], number), max_pixels=10**6)}
 
     def open(self, folder, dtype, model):
         """Return the pipeline of a folder, in the precision that the adapter asks for."""
@@ -58,7 +69,17 @@ class Tiny:
         return pipeline
 
     def generate(
-        self, pipeline, prompt, *, seed=7, guidance_scale=4.0, steps=STEPS, negative_prompt="", kind="latent", **others
+        self,
+        pipeline,
+        prompt,
+        *,
+        seed=7,
+        guidance_scale=4.0,
+        steps=STEPS,
+        negative_prompt="",
+        kind="latent",
+        image=None,
+        **others,
     ):
         """Return what the pipeline makes of one prompt: its final latents, or its frames in [0, 1]."""
         return pipeline(
@@ -69,8 +90,15 @@ class Tiny:
             output_type=kind,
             **self.size,
             **self.set_guidance(pipeline, guidance_scale),
+            **({"image": open_image(image or self.shown()["image"])} if self.takes_image else {}),
             **self.arguments | others,
         ).frames[0]
+
+
+def noise_png(height, width, number=0, scale=1):
+    """Return a PNG file of coloured squares, `scale` pixels wide."""
+    colours = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return encode_png(colours.repeat(scale, 0).repeat(scale, 1))
 
 
 def assert_close(ours, theirs):

@@ -6,7 +6,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 _SPECIAL_TOKENS = ("<pad>", "</s>", "<unk>", "<s>")
 VOCABULARY = len(_SPECIAL_TOKENS) + 256
@@ -59,6 +68,14 @@ def tiny_t5():
 
 def tiny_umt5():
     return UMT5EncoderModel(UMT5Config(**_T5)).eval()
+
+
+def tiny_clip():
+    """Return an encoder of images, and what prepares them for it."""
+    sizes = {"hidden_size": WIDTH, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    encoder = CLIPVisionModel(CLIPVisionConfig(**sizes, image_size=16, patch_size=8))
+    square = {"height": 16, "width": 16}
+    return encoder.eval(), CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=square)
 
 
 def scaled(net, seed=1):

@@ -1,14 +1,15 @@
-"""Random-weight Wan pipelines: 2.1 with both of its samplers, and 2.2 with two transformers."""
+"""Random-weight Wan pipelines: 2.1 with both of its samplers, 2.2 with two transformers, and those of images."""
 
 from diffusers import (
     AutoencoderKLWan,
     FlowMatchEulerDiscreteScheduler,
     UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
 )
 
-from tests.tiny.parts import WIDTH, byte_tokenizer, scaled, tiny_umt5
+from tests.tiny.parts import WIDTH, byte_tokenizer, scaled, tiny_clip, tiny_umt5
 
 SIZE = {"height": 32, "width": 48, "num_frames": 5}
 SIZE_5B = {"height": 64, "width": 96, "num_frames": 5}
@@ -23,12 +24,15 @@ def euler():
     return FlowMatchEulerDiscreteScheduler(shift=3.0)
 
 
-def _transformer(seed):
+_OF_IMAGES = {"in_channels": 16 + 4 + 16}  # noise, mask, the image's latents
+
+
+def _transformer(seed, **more):
+    sizes = {"in_channels": 16} | more
     net = WanTransformer3DModel(
         patch_size=(1, 2, 2),
         num_attention_heads=2,
         attention_head_dim=12,
-        in_channels=16,
         out_channels=16,
         text_dim=WIDTH,
         freq_dim=32,
@@ -37,6 +41,7 @@ def _transformer(seed):
         cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=64,
+        **sizes,
     )
     return scaled(net, seed)
 
@@ -82,3 +87,30 @@ def tiny_wan_22_5b():
 def tiny_wan_22():
     """At six steps, the second transformer takes over at step 3."""
     return tiny_wan(experts=2, boundary_ratio=0.8)
+
+
+def of_images(pipeline, **parts):
+    return WanImageToVideoPipeline(**pipeline.components | parts)
+
+
+def tiny_wan_i2v(**more):
+    """2.1: the blocks attend to the image, too."""
+    encoder, processor = tiny_clip()
+    net = _transformer(1, **_OF_IMAGES, image_dim=WIDTH, added_kv_proj_dim=24, **more)
+    return of_images(tiny_wan(), transformer=net, image_encoder=encoder, image_processor=processor)
+
+
+def tiny_wan_22_i2v():
+    """Two transformers, and no encoder of images but the autoencoder."""
+    nets = {"transformer": _transformer(1, **_OF_IMAGES), "transformer_2": _transformer(2, **_OF_IMAGES)}
+    return WanImageToVideoPipeline(**tiny_wan().components | nets, boundary_ratio=0.8)
+
+
+def tiny_wan_22_5b_i2v():
+    """The weights of text to video."""
+    return WanImageToVideoPipeline(**tiny_wan_22_5b().components, expand_timesteps=True)
+
+
+def tiny_wan_of_image_weights():
+    """A mistake: the transformer of images in the pipeline of text."""
+    return WanPipeline(**tiny_wan().components | {"transformer": _transformer(1, **_OF_IMAGES)})

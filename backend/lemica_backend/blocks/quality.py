@@ -12,6 +12,7 @@ from torch import Tensor
 from lemica_backend.config import Blocks, ModelConfig
 from lemica_backend.denoise import denoise
 from lemica_backend.differences import METRICS, final_difference
+from lemica_backend.image_file import usual_image
 from lemica_backend.job import start_job
 from lemica_backend.models import VideoModel
 from lemica_backend.opening import open_model
@@ -89,7 +90,7 @@ def _generate_all(model: VideoModel, config: ModelConfig, prompts: Sequence[str]
     """Return the final latents of every prompt, each with a seed of its own, and every step computed."""
     finals = []
     for seed, prompt in enumerate(prompts):
-        request = GenerationRequest(prompt, seed=seed, budget=FULL)
+        request = GenerationRequest(prompt, seed=seed, budget=FULL, image=usual_image(model.info))
         job = start_job(model, plan_request(request, info=model.info, config=config, plan=None))
         while not job.is_finished:
             denoise(model, [job])

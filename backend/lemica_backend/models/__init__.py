@@ -34,13 +34,16 @@ class _Adapter(NamedTuple):
     pipeline: str  # ``_class_name`` in model_index.json
     module: str
     model: str
+    also: tuple[Family, ...] = ()  # whose weights it loads too, if model.json names it
 
 
 FAMILIES: dict[Family, _Adapter] = {
     "latte": _Adapter("LattePipeline", "latte", "LatteModel"),
     "open_sora": _Adapter("OpenSoraPipeline", "open_sora", "OpenSoraModel"),
     "wan": _Adapter("WanPipeline", "wan", "WanModel"),
+    "wan_i2v": _Adapter("WanImageToVideoPipeline", "wan_image", "WanImageModel", also=("wan",)),
     "cogvideox": _Adapter("CogVideoXPipeline", "cogvideox", "CogVideoXModel"),
+    "cogvideox_i2v": _Adapter("CogVideoXImageToVideoPipeline", "cogvideox_image", "CogVideoXImageModel"),
     "hunyuan_video": _Adapter("HunyuanVideoPipeline", "hunyuan_video", "HunyuanVideoModel"),
     "hunyuan_video_15": _Adapter("HunyuanVideo15Pipeline", "hunyuan_video_15", "HunyuanVideo15Model"),
     "ltx": _Adapter("LTXPipeline", "ltx", "LtxModel"),
@@ -63,7 +66,7 @@ def load_model(
     Parameters
     ----------
     family : str or None
-        What the weights must be; None takes what they are.
+        What the weights must be; None takes what they are. Wan 2.2 5B, published as ``wan``, is ``wan_i2v``, too.
     weights : Path
     dtype, device
         Where and in what precision the model computes.
@@ -80,6 +83,8 @@ def load_model(
         If the weights are of another family or of none, or cannot be read, or the size or an option is not served.
     """
     found = detect_family(weights)
+    if family is not None and found in _also(family):
+        found = family
     if family not in (None, found):
         theirs = f"{found!r} ({FAMILIES[found].pipeline})"
         raise ModelLoadError(f"model.json: family is {family!r}, but the weights in {weights} are of {theirs}")
@@ -99,6 +104,10 @@ def outline_model(
         return cast("Outline", _adapter(family).outline(weights, dtype=dtype, size=size, options=options))
     except Exception as error:  # as above
         raise ModelLoadError(f"cannot outline the {family} pipeline in {weights}: {error}") from error
+
+
+def _also(family: Family) -> tuple[Family, ...]:
+    return FAMILIES[family].also if family in FAMILIES else ()
 
 
 def _adapter(family: Family) -> Any:

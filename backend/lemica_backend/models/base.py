@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lemica_backend.model_info import ModelInfo
-from lemica_backend.types import Branch
+from lemica_backend.types import Branch, Image
 
-__all__ = ["ModelInfo", "Scheduler", "Stem", "Text", "VideoModel", "guided", "text_branches"]
+__all__ = ["BEGINS_WITH", "ModelInfo", "Scheduler", "Shown", "Stem", "Text", "VideoModel", "guided", "text_branches"]
 
+BEGINS_WITH = "begins_with"  # what a plan for a model that takes an image says, beside the sampler; no option's name
 Text = Any  # what a family keeps of one branch's text, tensors without a dimension for rows; nobody else looks inside
 
 
@@ -37,6 +38,21 @@ class Stem(NamedTuple):
         return Stem(self.hidden[pick], tuple(each[pick] for each in self.conditions))
 
 
+class Shown(NamedTuple):
+    """A request's texts and what its video begins with.
+
+    Attributes
+    ----------
+    texts : dict of Branch to Text
+        Each with what its row needs of the image.
+    kept : Tensor or None
+        The first latent frames (C, f, h, w) where the image is those, whatever the steps make of them.
+    """
+
+    texts: dict[Branch, Text]
+    kept: Tensor | None = None
+
+
 class Scheduler(Protocol):
     """One request's own sampler state (a diffusers scheduler after ``set_timesteps``, or what stands for one)."""
 
@@ -48,7 +64,7 @@ class Scheduler(Protocol):
 
 
 class VideoModel(Protocol):
-    """A text-to-video diffusion transformer, cut where the step cache cuts it."""
+    """A text-to-video or image-to-video diffusion transformer, cut where the step cache cuts it."""
 
     info: ModelInfo
 
@@ -70,6 +86,10 @@ class VideoModel(Protocol):
         self, prompt: str, negative_prompt: str, branches: Sequence[Branch], guidance_scale: float = 1.0
     ) -> dict[Branch, Text]:
         """Return each branch's text, with the guidance scale where the transformer takes it as an input."""
+        ...
+
+    def show(self, texts: dict[Branch, Text], image: Image, seed: int) -> Shown:
+        """Encode the image that a video begins with; for models whose `info` says that they take one."""
         ...
 
     def initial_noise(self, seed: int) -> Tensor:

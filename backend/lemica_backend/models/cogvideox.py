@@ -20,6 +20,8 @@ from lemica_backend.models.cogvideox_stack import CogVideoXStack
 from lemica_backend.models.pipeline_model import Options, PipelineModel, Shape, stack_texts, unpatch
 from lemica_backend.types import Branch
 
+_OFFSET = 2.0  # CogVideoXImageToVideoPipeline.__call__
+
 
 class CogVideoXOptions(Options):
     """What CogVideoXPipeline takes beside a request.
@@ -51,9 +53,12 @@ class CogVideoXModel(PipelineModel):
         return pipeline.vae_scale_factor_spatial * self._net.config.patch_size, pipeline.vae_scale_factor_temporal
 
     def _prepare(self) -> None:
+        self._require_task()
         net = self._net.config
-        if net.ofs_embed_dim is not None:
-            raise ValueError("the transformer continues an image (ofs_embed_dim); only text to video is served")
+        learned = self._default_shape()
+        if net.use_learned_positional_embeddings and self.shape[:2] != learned[:2]:
+            size = f"{learned.width} x {learned.height}"
+            raise ValueError(f"model.json, size: the transformer's positions are learned, for {size} (width x height)")
         self._patch = (net.patch_size_t or 1, net.patch_size, net.patch_size)
         frames, _, height, width = self.initial_noise(0).shape
         self._grid = [cells // cell for cells, cell in zip((frames, height, width), self._patch, strict=True)]
@@ -62,6 +67,11 @@ class CogVideoXModel(PipelineModel):
             self._rope = self._pipeline._prepare_rotary_positional_embeddings(
                 self.shape.height, self.shape.width, frames, self._device
             )
+
+    def _require_task(self) -> None:
+        """Refuse a transformer that another pipeline is for."""
+        if self._net.config.ofs_embed_dim is not None:
+            raise ValueError("the transformer continues an image (ofs_embed_dim): its pipeline is another one")
 
     @property
     def _added_frames(self) -> int:
@@ -109,11 +119,18 @@ class CogVideoXModel(PipelineModel):
 
     def stem(self, latents: Tensor, timesteps: Tensor, texts: Sequence[Text]) -> Stem:
         """Cut the frames into patches, and embed text and timesteps."""
-        (states,) = stack_texts(texts)
-        both = self._net.patch_embed(states, latents)
+        states, *given = stack_texts(texts)
+        both = self._net.patch_embed(states, self._seen(latents, given))
         text, hidden = both.split([states.shape[1], both.shape[1] - states.shape[1]], dim=1)
         embedding = self._net.time_embedding(self._net.time_proj(timesteps).to(latents.dtype))
+        if self._net.ofs_embedding is not None:
+            offset = self._net.ofs_proj(latents.new_full((1,), _OFFSET))
+            embedding = embedding + self._net.ofs_embedding(offset.to(latents.dtype))
         return Stem(hidden, (embedding, text))
+
+    def _seen(self, latents: Tensor, given: Sequence[Tensor]) -> Tensor:
+        """Return what is cut into patches."""
+        return latents
 
     def blocks(self, stem: Stem, texts: Sequence[Text]) -> Tensor:
         """Run the blocks on both streams, and return the video's."""

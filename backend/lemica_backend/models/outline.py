@@ -39,6 +39,8 @@ class Outline:
         The pipeline's own number of steps and guidance scale, where it has them.
     dtypes : mapping of str to torch.dtype
         Of parts that are not loaded in the model's own precision.
+    takes_image : bool
+        Whether its videos begin with an image.
     """
 
     height: int
@@ -50,6 +52,7 @@ class Outline:
     latents_shape: tuple[int, ...]
     defaults: Mapping[str, float]
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
+    takes_image: bool = False
 
 
 def call_defaults(pipeline_class: Any) -> dict[str, float]:

@@ -19,13 +19,13 @@ from lemica_backend.blocks.engine_stack import StackCall
 from lemica_backend.blocks.stack import BlockStack
 from lemica_backend.config import Memory, Size
 from lemica_backend.errors import InvalidRequestError
-from lemica_backend.models.base import ModelInfo, Scheduler, Text, guided, text_branches
+from lemica_backend.models.base import BEGINS_WITH, ModelInfo, Scheduler, Shown, Text, guided, text_branches
 from lemica_backend.models.offloading import place
 from lemica_backend.models.outline import Outline, call_defaults, outline_parts
 from lemica_backend.models.quantizing import quantizer_arguments, stated_hash
 from lemica_backend.models.schedulers import SCHEDULERS, describe_scheduler
 from lemica_backend.models.weights_hash import hash_weights
-from lemica_backend.types import Branch
+from lemica_backend.types import Branch, Image
 
 _KEPT_PLAINLY = Memory()
 
@@ -76,6 +76,7 @@ class PipelineModel(ABC):
     options_class: ClassVar[type[Options]] = Options
     guides_in_float32: ClassVar[bool] = False
     makes_schedule: ClassVar[bool] = False
+    takes_image: ClassVar[bool] = False
     own_schedulers: ClassVar[tuple[str, ...]] = ()  # beside those that any model may be given
     _grid: Sequence[int]  # patches of one row, which `_prepare` counts
 
@@ -133,6 +134,7 @@ class PipelineModel(ABC):
             latents_shape=tuple(model.initial_noise(0).shape),
             defaults=call_defaults(cls.pipeline_class),
             dtypes=dtypes if isinstance(dtypes, dict) else {},
+            takes_image=cls.takes_image,
         )
 
     @property
@@ -208,11 +210,21 @@ class PipelineModel(ABC):
             max_steps=scheduler.config.num_train_timesteps,
             weights_hash=weights_hash,
             scheduler=type(scheduler).__name__,
-            scheduler_config=describe_scheduler(scheduler) | self._options.model_dump(exclude_defaults=True),
+            scheduler_config=describe_scheduler(scheduler) | self._stated_options(),
             latents_shape=tuple(self.initial_noise(0).shape),
             makes_schedule=self.makes_schedule,
+            takes_image=self.takes_image,
             **self.shape._asdict(),
         )
+
+    def _stated_options(self) -> dict[str, Any]:
+        """Return what a plan depends on beside weights and scheduler; Wan 2.2 5B has one set of weights for both."""
+        stated: dict[str, Any] = self._options.model_dump(exclude_defaults=True)
+        return stated | ({BEGINS_WITH: "image"} if self.takes_image else {})
+
+    def show(self, texts: dict[Branch, Text], image: Image, seed: int) -> Shown:
+        """Encode the image; no request for a model of text alone gets here with one."""
+        raise NotImplementedError(f"{self.family} takes no image")
 
     def branches(self, guidance_scale: float) -> tuple[Branch, ...]:
         """Return the branches of classifier-free guidance."""

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from lemica_backend.config import SchedulerConfig
 from lemica_backend.errors import InvalidRequestError, ModelLoadError
-from lemica_backend.models.base import Scheduler, Stem, Text, VideoModel
+from lemica_backend.models.base import BEGINS_WITH, Scheduler, Shown, Stem, Text, VideoModel
 from lemica_backend.models.schedulers import describe_scheduler, make_scheduler
-from lemica_backend.types import Branch
+from lemica_backend.types import Branch, Image
 
 __all__ = ["ResampledModel"]
 
@@ -49,6 +49,8 @@ class ResampledModel:
         self._device = own.timesteps.device
         self._scheduler = make_scheduler(own, choice)
         stated = describe_scheduler(self._scheduler)
+        if model.info.takes_image:
+            stated[BEGINS_WITH] = "image"
         if choice.timesteps:
             stated["timesteps"] = list(choice.timesteps)
         name = type(self._scheduler).__name__
@@ -97,6 +99,10 @@ class ResampledModel:
     ) -> dict[Branch, Text]:
         """Return each branch's text, as the model does."""
         return self.base.encode_text(prompt, negative_prompt, branches, guidance_scale)
+
+    def show(self, texts: dict[Branch, Text], image: Image, seed: int) -> Shown:
+        """Encode the image, as the model does."""
+        return self.base.show(texts, image, seed)
 
     def initial_noise(self, seed: int) -> Tensor:
         """Return the model's noise."""

@@ -18,10 +18,9 @@ from torch import Tensor
 from lemica_backend.blocks.stack import BlockStack, Range
 from lemica_backend.models.base import Stem, Text, guided
 from lemica_backend.models.pipeline_model import Options, PipelineModel, Shape, stack_texts, unpatch
-from lemica_backend.models.wan_stack import WanStack
+from lemica_backend.models.wan_stack import MAX_TOKENS, WanStack
 from lemica_backend.types import Branch
 
-MAX_TOKENS = 512  # WanPipeline.__call__
 Rows = list[int] | slice
 
 
@@ -62,10 +61,23 @@ class WanModel(PipelineModel):
             raise ValueError("model_index.json: give boundary_ratio and transformer_2, or neither")
         if ratio is None and self._options.guidance_scale_2 is not None:
             raise ValueError("model.json, options.guidance_scale_2: there is no second transformer to guide")
+        self._require_channels()
         latents = self._draw(torch.Generator())[None]
         self._patch = self._net.config.patch_size
         self._grid = [cells // cell for cells, cell in zip(latents.shape[2:], self._patch, strict=True)]
         self._rope = self._net.rope(latents)
+
+    def _require_channels(self) -> None:
+        """Refuse a transformer that another pipeline is for."""
+        wanted, kind = self._seen_channels(), self.pipeline_class.__name__
+        for got in {net.config.in_channels for net in self._nets if net is not None} - {wanted}:
+            raise ValueError(
+                f"the transformer takes {got} channels, and {kind} gives it {wanted}: take its own pipeline"
+            )
+
+    def _seen_channels(self) -> int:
+        channels: int = self._pipeline.vae.config.z_dim
+        return channels
 
     def encode_text(
         self, prompt: str, negative_prompt: str, branches: Sequence[Branch], guidance_scale: float = 1.0
@@ -98,26 +110,40 @@ class WanModel(PipelineModel):
         Wan 2.2 5B is given one timestep a token (``expand_timesteps``). Without a first frame to keep they are all
         the same, which one timestep a row is, too.
         """
+        seen = self._seen(latents, texts).to(self._dtype)
 
         def run(net: Any, rows: Rows) -> tuple[Tensor, ...]:
-            hidden = net.patch_embedding(latents[rows].to(self._dtype)).flatten(2).transpose(1, 2)
+            hidden = net.patch_embedding(seen[rows]).flatten(2).transpose(1, 2)
             no_text = hidden.new_empty(len(hidden), 0, net.config.text_dim)
-            embedding, modulation, *_ = net.condition_embedder(timesteps[rows], no_text)
-            return hidden, embedding, modulation.unflatten(1, (6, -1)), timesteps[rows]
+            embedding, modulation = self._embed_times(net, timesteps[rows], no_text)
+            return hidden, embedding, modulation.unflatten(-1, (6, -1)), timesteps[rows]
 
         hidden, *conditions = self._with_each_net(timesteps, run)
         return Stem(hidden, tuple(conditions))
 
+    def _seen(self, latents: Tensor, texts: Sequence[Text]) -> Tensor:
+        """Return what is cut into patches."""
+        return latents
+
+    def _embed_times(self, net: Any, timesteps: Tensor, no_text: Tensor) -> tuple[Tensor, Tensor]:
+        embedding, modulation, *_ = net.condition_embedder(timesteps, no_text)
+        return embedding, modulation
+
     def blocks(self, stem: Stem, texts: Sequence[Text]) -> Tensor:
         """Run the blocks; texts have one length."""
         _, modulation, timesteps = stem.conditions
-        (states,) = stack_texts(texts)
+        states = self._states(texts)
 
         def run(net: Any, rows: Rows) -> tuple[Tensor]:
             stack = self.stacks[self._nets.index(net)]
-            return (stack(stem.hidden[rows], states[rows], modulation[rows], *self._rope),)
+            text, *image = (each[rows] for each in states)
+            return (stack(stem.hidden[rows], text, modulation[rows], *self._rope, *image),)
 
         return self._with_each_net(timesteps, run)[0]
+
+    def _states(self, texts: Sequence[Text]) -> tuple[Tensor, ...]:
+        """Return what the blocks attend to beside the video."""
+        return stack_texts(texts)
 
     def _make_stacks(self) -> Sequence[BlockStack]:
         text = Range(MAX_TOKENS, MAX_TOKENS)
@@ -128,7 +154,9 @@ class WanModel(PipelineModel):
         embedding, _, timesteps = stem.conditions
 
         def run(net: Any, rows: Rows) -> tuple[Tensor]:
-            shift, scale = (net.scale_shift_table + embedding[rows].unsqueeze(1)).chunk(2, dim=1)
+            shift, scale = (net.scale_shift_table + embedding[rows].unsqueeze(-2)).unbind(dim=-2)
+            if shift.ndim == 2:  # one for all tokens of a row
+                shift, scale = shift.unsqueeze(1), scale.unsqueeze(1)
             normed = (net.norm_out(hidden[rows].float()) * (1 + scale) + shift).type_as(hidden)
             return (net.proj_out(normed),)
 
