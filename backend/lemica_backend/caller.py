@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from lemica_backend.errors import LemicaError
 from lemica_backend.types import GenerationRequest, Outcome
 from lemica_backend.watch import Accepted, Progress
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:  # it knows torch
 def never() -> bool:
     """Return False: a caller that does not cancel."""
     return False
+
+
+def no_answer() -> None:
+    """Return None: a caller that nobody else answers."""
 
 
 class Caller(NamedTuple):
@@ -32,6 +37,8 @@ class Caller(NamedTuple):
         Hears, from the one who submits and before anything else, that the request was accepted.
     preview_every : int or None
         Steps after which progress carries a preview; None for never.
+    answered : callable
+        The error that the caller was answered already: why it is cancelled, if it was not the client who did it.
     """
 
     on_done: Callable[[Outcome], None]
@@ -39,6 +46,7 @@ class Caller(NamedTuple):
     on_step: Callable[[Progress], None] | None = None
     on_accepted: Callable[[Accepted], None] | None = None
     preview_every: int | None = None
+    answered: Callable[[], LemicaError | None] = no_answer
 
 
 class Submission(NamedTuple):

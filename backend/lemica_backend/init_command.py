@@ -45,13 +45,13 @@ def _next_steps(made: MadeFolder, repository: Path) -> str:
         f"{made.path}: {made.family}, {size.num_frames} frames of {size.width} x {size.height}, "
         f"{defaults.num_inference_steps} steps, guidance {defaults.guidance_scale:g}, {made.config.dtype}\n"
         "It serves budget=full as it is. Next:\n"
-        f"  1. look over {made.path / '1' / 'model.json'}: size, dtype, device, limits\n"
+        f"  1. look over {made.path / '1' / 'model.json'}: size, dtype, device, limits{_on_cpu(made)}\n"
         f"  2. lemica inspect {made.path}                  what it needs in memory\n"
         f"  3. write prompts like your users' into {file}, 2 to 10 lines{each}\n"
         f"  4. lemica-planner calibrate {made.path} --prompts {file} -o graph.npz \\\n"
         "         --operators residual-split --metric frames_l2      long; resumes\n"
         f"  5. lemica-planner apply graph.npz {made.path}\n"
-        f"  6. lemica serve --model-repository {repository}"
+        f"  6. lemica serve --model-repository {repository}, and lemica generate PROMPT --model {made.path.name}"
     )
 
 
@@ -61,8 +61,13 @@ def _next_steps_as_it_is(made: MadeFolder, repository: Path) -> str:
         f"{made.path}: a pipeline without an adapter, run as it is, one request at a time; "
         f"{defaults.num_inference_steps} steps, guidance {defaults.guidance_scale:g}, {made.config.dtype}\n"
         "When it loads it proves that the step cache fits, or says why not. It cannot be calibrated. Next:\n"
-        f"  1. look over {made.path / '1' / 'model.json'}: size, options, dtype, device\n"
+        f"  1. look over {made.path / '1' / 'model.json'}: size, options, dtype, device{_on_cpu(made)}\n"
         f"  2. lemica inspect {made.path}                  what it needs in memory\n"
         f"  3. lemica-planner apply {made.path} --published NAME      or `import` a list of steps\n"
-        f"  4. lemica serve --model-repository {repository}"
+        f"  4. lemica serve --model-repository {repository}, and lemica generate PROMPT --model {made.path.name}"
     )
+
+
+def _on_cpu(made: MadeFolder) -> str:
+    """Return what to change where there is no GPU: processors compute in half precision slowly, if at all."""
+    return "" if made.config.dtype == "float32" else "; for a CPU, set dtype to float32"

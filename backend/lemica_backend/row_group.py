@@ -50,8 +50,11 @@ class RowGroup:
         self._lock = threading.Lock()
         self._results: dict[int, GenerationResult] = {}
         self._is_closed = False
+        self._error: LemicaError | None = None
         self._has_left = threading.Event()
-        self.callers = [Caller(partial(self._take, row), self._is_unwanted) for row in range(size)]
+        self.callers = [
+            Caller(partial(self._take, row), self._is_unwanted, answered=lambda: self._error) for row in range(size)
+        ]
 
     def hear(
         self,
@@ -79,7 +82,7 @@ class RowGroup:
         with self._lock:
             if self._is_closed:
                 return
-            self._is_closed = True
+            self._is_closed, self._error = True, error
         self._reply(error)
 
     def _take(self, row: int, outcome: Outcome) -> None:
@@ -88,10 +91,12 @@ class RowGroup:
                 return
             if isinstance(outcome, GenerationResult):
                 self._results[row] = outcome
-            self._is_closed = isinstance(outcome, LemicaError) or len(self._results) == self._size
+            else:
+                self._error = of_row(outcome, row, self._size)
+            self._is_closed = self._error is not None or len(self._results) == self._size
             if not self._is_closed:
                 return
-        self._reply(of_row(outcome, row, self._size) if isinstance(outcome, LemicaError) else self._in_order())
+        self._reply(self._error or self._in_order())
 
     def _in_order(self) -> list[GenerationResult]:
         return [self._results[row] for row in range(self._size)]

@@ -185,7 +185,7 @@ class Session:
     def unwanted(self) -> LemicaError | None:
         """Return why nobody wants it any more, if that is so."""
         if self._is_gone():
-            return RequestCancelledError("cancelled by the client")
+            return self.caller.answered() or RequestCancelledError("cancelled by the client")
         if self._since_arrival_ms() > self.limit_s * 1e3:
             return DeadlineExceededError(f"not ready within its time limit of {self.limit_s:g} s")
         return None
@@ -298,7 +298,7 @@ class Session:
             outcome=error.kind if error else OK,
             budget=planned.budget,
             num_steps=planned.num_inference_steps,
-            computed_steps=len(planned.computed),
+            computed_steps=sum(step < self.step for step in planned.computed),
             total_s=self._since_arrival_ms() / 1e3,
             eta_s=None if self.eta_s is None else self.eta_s - self.arrived_s,
             stages_s={name: value / 1e3 for name, value in self.timings_ms.items() if name != "total"},

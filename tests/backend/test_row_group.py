@@ -20,6 +20,7 @@ class HeldEngine:
             raise self.refusal
         self.on_done = [each.caller.on_done for each in submissions]
         self.is_cancelled = [each.caller.is_cancelled for each in submissions]
+        self.answered = [each.caller.answered for each in submissions]
 
 
 def result(value):
@@ -52,6 +53,7 @@ def test_first_error_names_its_row_and_cancels_the_others(replies):
     engine.on_done[1](GenerationError("NaN"))
     assert [(type(error), str(error)) for error in replies] == [(GenerationError, "row 1: NaN")]
     assert engine.is_cancelled[2]()
+    assert str(engine.answered[2]()) == "row 1: NaN"
     engine.on_done[2](RequestCancelledError("cancelled"))
     assert len(replies) == 1
 

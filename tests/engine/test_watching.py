@@ -20,6 +20,7 @@ from lemica_backend.local_worker import LocalWorker
 from lemica_backend.opening import facts_of
 from lemica_backend.planned import plan_request
 from lemica_backend.profile import Profile
+from lemica_backend.row_group import RowGroup
 from lemica_backend.types import GenerationRequest
 from lemica_backend.watch import EngineLoad, Watcher, WorkerRestarted, tell
 
@@ -126,6 +127,17 @@ def test_reasons_stay_with_errors_that_name_their_row_or_cross_processes():
     error = of_row(EngineUnavailableError("too many", reason="queue_full"), 1, 2)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.reason, again.kind) == ("row 1: too many", "queue_full", "unavailable")
+
+
+def test_a_request_that_the_server_gave_up_is_not_told_of_as_cancelled_by_its_client(make_engine, notes):
+    group = RowGroup(1, reply=lambda reply: None, is_cancelled=lambda: False)
+    group.hear(
+        lambda accepted: None, lambda progress: group.refuse(EngineUnavailableError("the server is shutting down"))
+    )
+    group.submit(make_engine(), [request(budget="fast")])
+    (answered,) = notes.wait_for("Answered")
+    assert (answered.outcome, answered.message) == ("unavailable", "the server is shutting down")
+    assert answered.computed_steps < 3  # of which it had the first
 
 
 def test_errors_are_told_of_by_their_kind(make_engine, notes):
