@@ -93,11 +93,13 @@ def test_killed_engine_is_answered_for_at_once_and_replaced(own_server, own, fol
     assert wait_until(lambda: is_served(own))
     (pid,) = engine_pids(own_server)
     answers, stream = queue.Queue(), GrpcStream(own_server)
-    own.client.async_infer("tiny", own.tensors(**LONG), lambda result, error: answers.put(error or result))
     stream.send(caller=own, **LONG)
     assert stream.next()[0]["event"] == "accepted"
     assert stream.next()[0]["event"] == "progress"
-    os.kill(pid, signal.SIGKILL)
+    with attached(own_server, folder / "tiny" / "1") as front:
+        own.client.async_infer("tiny", own.tensors(**LONG), lambda result, error: answers.put(error or result))
+        assert wait_until(lambda: front.load().started + front.load().waiting == 2)
+        os.kill(pid, signal.SIGKILL)
     assert answers.get(timeout=10).status() == UNAVAILABLE["grpc"]
     assert "the engine's process ended" in stream.rest()[-1].message()
     assert wait_until(lambda: is_served(own))
