@@ -95,8 +95,8 @@ def test_apply_the_authors_list(folder):
 @pytest.mark.parametrize(
     ("defaults", "said"),
     [
-        ({"num_inference_steps": 50}, "requests that use the plan without stating their steps"),
-        ({}, "requests that use the plan without stating their steps"),
+        ({"num_inference_steps": 50}, "requests that use the plan without stating their num_inference_steps."),
+        ({}, "or apply a plan for num_inference_steps 50"),
         ({"num_inference_steps": 50, "budget": "20"}, "refuse to load the model"),
         ({"num_inference_steps": 40}, None),
     ],
@@ -111,9 +111,31 @@ def test_a_plan_for_another_number_of_steps_is_warned_of(folder, defaults, said)
     if said is None:
         assert not made.stderr
     else:
-        assert made.stderr.startswith("warning: the plan is for 40 steps, and model/10/model.json takes 50 by default")
+        planned, taken = (f"num_inference_steps {steps}" for steps in (40, 50))
+        assert made.stderr.startswith(f"warning: the plan is for {planned}, and model/10/model.json takes {taken}")
         assert said in made.stderr
         assert made.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("defaults", "taken"),
+    [
+        ({"num_inference_steps": 9, "guidance_scale": 7.5}, "guidance_scale 7.5"),
+        ({"num_inference_steps": 9}, "guidance_scale 4.0"),
+        ({"guidance_scale": 7.5}, "num_inference_steps 50 and guidance_scale 7.5"),
+        ({"num_inference_steps": 9, "guidance_scale": 1}, None),
+    ],
+)
+def test_a_plan_for_another_guidance_is_warned_of(folder, defaults, taken):
+    Path("model/1").mkdir()
+    Path("model/1/model.json").write_text(json.dumps({"defaults": defaults}))
+    made = run("apply", "graph.npz", "model")
+    assert made.exit_code == 0, made.output
+    if taken is None:
+        assert not made.stderr
+    else:
+        assert f"model/1/model.json takes {taken} by default" in made.stderr
+        assert "defaults.guidance_scale to 1.0" in made.stderr
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"defaults": 5}', "\udcff"])
@@ -124,7 +146,8 @@ def test_a_model_file_that_cannot_be_read_is_left_to_the_server(folder, content)
 
 
 def test_what_a_model_takes_by_default_is_what_the_server_takes():
-    assert (Defaults().num_inference_steps, Defaults().budget) == (served_steps._STEPS, served_steps._BUDGET)
+    taken = (served_steps._STEPS, served_steps._GUIDANCE, served_steps._BUDGET)
+    assert (Defaults().num_inference_steps, Defaults().guidance_scale, Defaults().budget) == taken
 
 
 @pytest.mark.parametrize("arguments", [("model",), ("plan.json", "model", "--published", "HunyuanVideo-1.5")])
