@@ -176,6 +176,14 @@ def test_report_is_one_page_without_links(folder):
     assert "<td>not allowed</td>" in page
 
 
+def test_a_model_folder_stands_for_the_graph_of_its_calibration(folder):
+    Path("model/calibration").mkdir()
+    toy_graph().save("model/calibration/graph.npz")
+    succeed("report", "model")
+    assert "<tr data-budget=" in Path("report.html").read_text(encoding="utf-8")
+    assert succeed("solve", "model") == succeed("solve", "graph.npz")
+
+
 def test_report_of_a_graph_that_allows_no_reuse(folder):
     weights = np.full((4, 4), np.inf)
     weights[range(3), range(1, 4)] = 0
@@ -320,21 +328,28 @@ def test_calibrate_needs_a_folder(folder, replayers):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("solve", "none.npz"), "none.npz"),
+        (("solve", "none.npz"), "there is no none.npz; give a graph.npz that `lemica-planner calibrate` wrote"),
         (("solve", "prompts.txt"), "no error graph"),
         (("solve", "graph.npz", "--budget", 2), "the smallest feasible budget is 3"),
         (("solve", "graph.npz", "--names", "fast"), "NAME=NUMBER"),
         (("solve", "graph.npz", "--names", "fast=3,fast=4"), "each once"),
         (("solve", "graph.npz", "--names", "fast=2"), "names.fast must be a budget of the plan"),
-        (("solve", "graph.npz", "-o", "no/plan.json"), "no/"),
-        (("show", "none.json"), "none.json"),
+        (("solve", "graph.npz", "-o", "no/plan.json"), "/no; make it"),
+        (
+            ("show", "none.json"),
+            "there is no none.json; give plan.json, graph.npz, config.pbtxt, a model folder, or",
+        ),
+        (("show", "empty"), "there is no empty/config.pbtxt; give a model folder that holds"),
         (("show", "model"), "holds no 'cache_plan'"),
         (("show", "prompts.txt"), "no Triton model configuration"),
         (("show", "published:Latte"), "no plan is published"),
         (("show", "plan.json"), "unknown keys"),
         (("show", "latin.json"), "no UTF-8 text"),
         (("apply", "graph.npz", "prompts.txt"), "no Triton model configuration"),
-        (("apply", "graph.npz", "nowhere"), "nowhere"),
+        (("apply", "graph.npz", "nowhere"), "there is no nowhere; give a model folder that holds config.pbtxt"),
+        (("report", "empty"), "there is no empty/calibration/graph.npz; give a graph.npz"),
+        (("report", "graph.npz", "--steps", "none.json"), "there is no none.json; correct the path"),
+        (("import", "none.txt"), "there is no none.txt; correct the path"),
         (("report", "prompts.txt"), "no error graph"),
     ],
 )
@@ -342,7 +357,10 @@ def test_bad_input_is_one_line(folder, arguments, message):
     plan = json.loads(CachePlan.from_graph(toy_graph()).to_json()) | {"extra": 1}
     Path("plan.json").write_text(json.dumps(plan))
     Path("latin.json").write_bytes(b'{"a": "\xe9"}')
-    assert message in fail(*arguments)
+    Path("empty").mkdir()
+    line = fail(*arguments)
+    assert message in line
+    assert "Errno" not in line
 
 
 STEPS_COMMAND = ("steps", "model", "--prompts", "prompts.txt", "--costs", "4")
