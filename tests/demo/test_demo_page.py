@@ -12,6 +12,7 @@ from rich.console import Console
 from demo.graph_picture import draw_graph
 from demo.page import budget_colours, named_rows, render_page, write_page
 from demo.records import FULL, Record
+from demo.run import console, print_table
 from demo.summary import summarise
 from demo.table import describe_noise, make_table
 from tests.demo.synthetic import BUDGETS, NUM_STEPS, PROMPTS, spread_steps, synthetic_record, synthetic_weights
@@ -83,6 +84,12 @@ def busy_at_full(record, slow_down, rounds=(0, 1)):
     return replace(record, measurements=tuple(shots))
 
 
+def printed(summary):
+    with console.capture() as captured:
+        print_table(summary)
+    return captured.get()
+
+
 def test_a_machine_that_is_slow_for_a_while_adds_no_speedup(record):
     shots = tuple(
         replace(shot, seconds=shot.seconds * (3 if shot.repeat and (shot.budget == FULL or shot.seed == 0) else 1))
@@ -99,13 +106,15 @@ def test_a_quiet_machine_is_not_called_busy(record):
 
 
 @pytest.mark.parametrize("rounds", [(0, 1), (1,)])
-def test_a_busy_machine_is_told_on_the_page(record, rounds):
+def test_a_busy_machine_is_told_in_the_terminal_and_on_the_page(record, rounds):
     noisy = busy_at_full(record, 2, rounds)
     summary = summarise(noisy)
     line = describe_noise(summary)
     assert line is not None
     assert "do not trust these times" in line
     assert line in Elements(render_page(noisy)).text
+    assert line in printed(summary).splitlines()
+    assert "busy" not in printed(summarise(record))
 
 
 def test_either_sign_suffices_for_a_busy_machine(record):
