@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from demo.records import FULL, Clip, Record
 from demo.summary import Row, Summary, summarise
-from demo.table import explain
+from demo.table import describe_noise, explain
 
 PAGE_NAME = "index.html"
 RECORD_NAME = "record.json"
@@ -62,6 +62,7 @@ def render_page(record: Record, *, graph_svg: str | None = None) -> str:
         facts=record.facts,
         summary=summary,
         explanation=explain(summary),
+        noise=describe_noise(summary),
         highlights=named_rows(summary),
         colours=budget_colours(summary),
         prompts=_tiles_by_prompt(record, summary),

@@ -22,7 +22,7 @@ from demo.measure import Schedule, choose_budgets, judge_all, read_prompts, send
 from demo.page import budget_colours, named_rows, write_page
 from demo.records import Facts, Record
 from demo.summary import Summary, summarise
-from demo.table import make_table
+from demo.table import describe_noise, make_table
 from lemica_backend.triton_server import TritonServer
 from lemica_client import Client
 from lemica_planner import CachePlan, ErrorGraph
@@ -61,10 +61,17 @@ def run(options: Options) -> Path:
         record = _measure(client, prompts, options, server=_server_name(address))
     console.print()
     summary = summarise(record)
-    console.print(make_table(summary))
+    print_table(summary)
     page = write_page(record, options.output, graph_svg=_draw(summary, options))
     console.print(f"\nThe videos and the figures are on this page: [bold]{page.resolve()}[/]", soft_wrap=True)
     return page
+
+
+def print_table(summary: Summary) -> None:
+    """Print the table, and below it whether its times are to be trusted."""
+    console.print(make_table(summary))
+    if noise := describe_noise(summary):
+        console.print(f"\n[bold yellow]{noise}[/]", soft_wrap=True)
 
 
 @contextmanager

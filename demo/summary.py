@@ -9,6 +9,9 @@ from statistics import fmean, median
 from demo.metrics import Quality
 from demo.records import FULL, Clip, Measurement, Record
 
+MOST_OF_IDEAL = 1.05  # what noise of a quiet machine can add to a speed-up that reaches the ideal
+MOST_SPREAD = 0.5  # all `full` requests do the same work
+
 
 @dataclass(frozen=True)
 class Row:
@@ -24,9 +27,8 @@ class Row:
     seconds : float
         Median of the requests.
     speedup : float
-        Median seconds of `full` over median seconds of this budget.
-    paired_speedup : float
-        Median of the ratios between neighbours: each request against the `full` one of its prompt and round.
+        Median of the ratios between neighbours: each request against the `full` one of its prompt and round. What
+        slows the machine for a while slows both, so this stands where a ratio of the medians does not.
     ideal_speedup : float
         ``(T f + c) / (B f + c)``: what reuse that costs nothing would give.
     predicted_error : float or None
@@ -39,7 +41,6 @@ class Row:
     steps: tuple[int, ...]
     seconds: float
     speedup: float
-    paired_speedup: float
     ideal_speedup: float
     predicted_error: float | None
     quality: Quality
@@ -64,12 +65,20 @@ class Summary:
         f: median time of a computed step, from the `full` requests.
     other_ms : float
         c: median of all that is not denoising (text, decoding, transport), from the `full` requests.
+    full_spread : float
+        Longest less shortest `full` request, as a part of their median.
     """
 
     rows: tuple[Row, ...]
     num_steps: int
     step_ms: float
     other_ms: float
+    full_spread: float
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether the times show that the machine did other work: impossible speed-ups, or `full` that varies."""
+        return self.full_spread > MOST_SPREAD or any(row.share_of_ideal > MOST_OF_IDEAL for row in self.rows)
 
 
 def summarise(record: Record) -> Summary:
@@ -93,21 +102,20 @@ def summarise(record: Record) -> Summary:
     budgets = dict.fromkeys(shot.budget for shot in record.measurements)
     rows = [_row(record, budget, ideal) for budget in budgets]
     rows.sort(key=lambda row: (row.budget != FULL, -row.forwards))
-    return Summary(tuple(rows), num_steps, step_ms, other_ms)
+    times = [shot.seconds for shot in full]
+    return Summary(tuple(rows), num_steps, step_ms, other_ms, (max(times) - min(times)) / median(times))
 
 
 def _row(record: Record, budget: str, ideal: Callable[[int], float]) -> Row:
     shots = _of_budget(record.measurements, budget)
     full_seconds = {_pair(shot): shot.seconds for shot in _of_budget(record.measurements, FULL)}
-    seconds = median(shot.seconds for shot in shots)
     forwards = len(shots[0].computed_steps)
     return Row(
         budget=budget,
         forwards=forwards,
         steps=shots[0].computed_steps,
-        seconds=seconds,
-        speedup=median(full_seconds.values()) / seconds,
-        paired_speedup=median(full_seconds[_pair(shot)] / shot.seconds for shot in shots),
+        seconds=median(shot.seconds for shot in shots),
+        speedup=median(full_seconds[_pair(shot)] / shot.seconds for shot in shots),
         ideal_speedup=ideal(forwards),
         predicted_error=shots[0].predicted_error,
         quality=_mean_quality(clip for clip in record.clips if clip.budget == budget),

@@ -13,7 +13,6 @@ _COLUMNS = (
     "forwards",
     "seconds",
     "speed-up",
-    "paired",
     "ideal",
     "of ideal",
     "LPIPS ↓",
@@ -36,21 +35,33 @@ def make_table(summary: Summary) -> Table:
 def explain(summary: Summary) -> str:
     """Say in sentences what the columns mean and what the ideal speed-up rests on."""
     return (
-        f"Medians over all requests. Speed-up: ratio of the medians; paired: median of the ratios to the neighbouring "
-        f"request at full budget. Ideal: (T f + c) / (B f + c), with T = {summary.num_steps} steps, B = forwards, "
+        f"Seconds: median over all requests. Speed-up: median of the ratios to the neighbouring request at full "
+        f"budget, which need not be the ratio of the seconds. Ideal: (T f + c) / (B f + c), with "
+        f"T = {summary.num_steps} steps, B = forwards, "
         f"f = {summary.step_ms:.1f} ms for a computed step, c = {summary.other_ms:.1f} ms for all that is not "
         f"denoising. LPIPS, SSIM and PSNR (dB): means against the full video of the same prompt and seed."
+    )
+
+
+def describe_noise(summary: Summary) -> str | None:
+    """Return a line that says that the machine was busy, or None where the times give no sign of it."""
+    if not summary.is_noisy:
+        return None
+    best = max(row.share_of_ideal for row in summary.rows)
+    return (
+        f"The machine was busy: do not trust these times. The requests at full budget differ by "
+        f"{summary.full_spread:.0%} of their median, and speed-ups reach {best:.0%} of the ideal; run it again "
+        f"where nothing else runs."
     )
 
 
 def _cells(row: Row, num_steps: int) -> tuple[str, ...]:
     cost = (row.budget, f"{row.forwards}/{num_steps}", f"{row.seconds:.2f}")
     if row.budget == FULL:
-        return (*cost, "1.00x", *["-"] * 6)
+        return (*cost, "1.00x", *["-"] * 5)
     return (
         *cost,
         f"{row.speedup:.2f}x",
-        f"{row.paired_speedup:.2f}x",
         f"{row.ideal_speedup:.2f}x",
         f"{row.share_of_ideal:.0%}",
         f"{row.quality.lpips:.4f}",

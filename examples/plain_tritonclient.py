@@ -5,10 +5,12 @@ python examples/plain_tritonclient.py "a red circle moving right on a black back
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("prompt")
@@ -34,6 +36,11 @@ inputs = [
 outputs = [triton.InferRequestedOutput(name) for name in ("video_file", "info")]  # what is not named is not made
 with triton.InferenceServerClient(options.url) as client:
     # A request that runs into its time limit, in seconds, is cancelled on the server as well.
-    result = client.infer("latte_shapes", inputs, outputs=outputs, client_timeout=600)
+    try:
+        result = client.infer("latte_shapes", inputs, outputs=outputs, client_timeout=600)
+    except InferenceServerException as error:
+        sys.exit(f"error: {error.message()}")
 Path(options.output).write_bytes(result.as_numpy("video_file").item())
-print(json.dumps(json.loads(result.as_numpy("info").item()), indent=2))
+info = json.loads(result.as_numpy("info").item())
+info.pop("step_ms", None)  # the time of every step
+print(json.dumps(info, indent=2))

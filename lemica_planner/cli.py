@@ -16,7 +16,7 @@ from lemica_planner.graph_file import load_graph
 from lemica_planner.idle_options import refuse_idle
 from lemica_planner.interchange import FORMATS, export_plan, import_plan
 from lemica_planner.plan import CachePlan
-from lemica_planner.plan_sources import PUBLISHED, config_path, decoded, load_plan
+from lemica_planner.plan_sources import PLAN_SOURCES, PUBLISHED, config_path, decoded, graph_path, load_plan
 from lemica_planner.prompt_sets import SOURCES, count_categories, load_prompts, to_json_line
 from lemica_planner.report import render_report
 from lemica_planner.report_content import Report
@@ -40,10 +40,10 @@ _Names = Annotated[
     str | None,
     typer.Option(help="Names such as slow=25,medium=17,fast=10. By default these three: 1/2, 1/3, 1/5 of the steps."),
 ]
-_Graph = Annotated[Path, typer.Argument(help="A graph.npz that `calibrate` wrote.")]
-_Source = Annotated[
-    str, typer.Argument(help=f"plan.json, graph.npz, config.pbtxt, a model folder, or {PUBLISHED}MODEL.")
+_Graph = Annotated[
+    Path, typer.Argument(help="A graph.npz that `calibrate` wrote, or a model folder with calibration/graph.npz.")
 ]
+_Source = Annotated[str, typer.Argument(help=f"{PLAN_SOURCES}.")]
 
 
 app.command("calibrate")(calibrate_command)
@@ -77,7 +77,7 @@ def solve(
     """Choose the computed steps of every budget, and print or write the plan."""
     with one_line_errors():
         budgets = None if budget is None else [budget]
-        plan = CachePlan.from_graph(load_graph(graph), names=_parse_names(names), budgets=budgets)
+        plan = CachePlan.from_graph(load_graph(graph_path(graph)), names=_parse_names(names), budgets=budgets)
         if output is None:
             console.print(plan_table(plan))
         else:
@@ -141,7 +141,7 @@ def report(
     """Write an HTML page with the error graph, the plans and how they compare with other choices of steps."""
     with one_line_errors():
         refuse_idle("--ours", "--curves", is_idle=bool(ours) and not curves)
-        errors = load_graph(graph)
+        errors = load_graph(graph_path(graph))
         plan = CachePlan.from_graph(errors, names=_parse_names(names))
         comparison = None if steps is None else read_comparison(steps.read_text(encoding="utf-8"), str(steps))
         sheets = tuple(map(read_sheet, sheet or ()))

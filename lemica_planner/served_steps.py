@@ -1,19 +1,20 @@
-"""Whether requests that say nothing about steps can use a plan: what the model's own file says they take."""
+"""Whether requests without steps and guidance can use a plan: what the model's own file says they take."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from lemica_planner.provenance import Provenance
 
 __all__ = ["describe_misfit"]
 
-_STEPS, _BUDGET = 50, "full"  # what the backend takes where model.json states neither
+_STEPS, _GUIDANCE, _BUDGET = 50, 4.0, "full"  # what the backend takes where model.json does not state them
 
 
 def describe_misfit(config_path: Path, planned: Provenance) -> str | None:
-    """Return what to tell about a plan for another number of steps than the model's requests take by default.
+    """Return what to tell about a plan for other steps or guidance than the model's requests take by default.
 
     Parameters
     ----------
@@ -26,21 +27,43 @@ def describe_misfit(config_path: Path, planned: Provenance) -> str | None:
     Returns
     -------
     str or None
-        None if the numbers agree, or no ``model.json`` tells.
+        None if they agree, as far as the plan states them, or no ``model.json`` tells.
     """
     path = _model_file(config_path.parent)
     defaults = None if path is None else _defaults(path)
     if defaults is None:
         return None
-    steps, budget = defaults.get("num_inference_steps", _STEPS), defaults.get("budget", _BUDGET)
-    if steps == planned.num_inference_steps:
+    differences = _differences(defaults, planned)
+    if not differences:
         return None
-    refused = "requests that use the plan without stating their steps" if budget == _BUDGET else "to load the model"
+    made_for = " and ".join(f"{each.name} {each.planned}" for each in differences)
+    taken = " and ".join(f"{each.name} {each.taken}" for each in differences)
+    changes = " and ".join(f"defaults.{each.name} to {each.planned}" for each in differences)
     return (
-        f"the plan is for {planned.num_inference_steps} steps, and {path} takes {steps} by default: the server will "
-        f"refuse {refused}. Set defaults.num_inference_steps to {planned.num_inference_steps}, or apply a plan for "
-        f"{steps} steps"
+        f"the plan is for {made_for}, and {path} takes {taken} by default: the server will refuse "
+        f"{_refused(defaults, differences)}. Set {changes}, or apply a plan for {taken}"
     )
+
+
+class _Difference(NamedTuple):
+    name: str
+    planned: float | None
+    taken: object
+
+
+def _differences(defaults: dict[str, object], planned: Provenance) -> list[_Difference]:
+    """Return what the model takes otherwise than planned; what the plan does not state is not compared."""
+    compared = (
+        _Difference("num_inference_steps", planned.num_inference_steps, defaults.get("num_inference_steps", _STEPS)),
+        _Difference("guidance_scale", planned.guidance_scale, defaults.get("guidance_scale", _GUIDANCE)),
+    )
+    return [each for each in compared if each.planned not in (None, each.taken)]
+
+
+def _refused(defaults: dict[str, object], differences: list[_Difference]) -> str:
+    if defaults.get("budget", _BUDGET) != _BUDGET:
+        return "to load the model"
+    return f"requests that use the plan without stating their {' and '.join(each.name for each in differences)}"
 
 
 def _model_file(folder: Path) -> Path | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -24,9 +25,19 @@ def one_line_errors() -> Iterator[None]:
     try:
         yield
     except (PlannerError, OSError) as exc:
-        message = " ".join(str(exc).split())
+        message = " ".join(_words(exc).split())
         typer.echo(f"error: {message}", err=True)
         raise typer.Exit(2) from exc
+
+
+def _words(error: PlannerError | OSError) -> str:
+    """Return the message; that of a missing file in words, and of the folder where that is what is missing."""
+    if not isinstance(error, FileNotFoundError) or not isinstance(error.filename, str | os.PathLike):
+        return str(error)
+    path = Path(error.filename)
+    if path.parent.is_dir():
+        return f"there is no {path}; correct the path"
+    return f"there is no folder {path.parent}; make it, or correct the path"
 
 
 @contextmanager

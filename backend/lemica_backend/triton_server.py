@@ -165,7 +165,10 @@ class TritonServer:
         while not self._is_up():
             self._require_alive()
             if time.monotonic() > deadline:
-                raise ServerStartError(f"tritonserver was not ready within {timeout_s:g} s{self._log_hint()}")
+                raise ServerStartError(
+                    f"tritonserver was not ready within {timeout_s:g} s; models may still have been loading: a longer "
+                    f"limit, --timeout-s of `lemica serve`, gives them longer{self._log_hint()}"
+                )
             time.sleep(_POLL_S)
         models = self.models()
         if models and not any(model.is_ready for model in models):

@@ -14,6 +14,7 @@ from typing import Any
 from lemica_client.connection import Connection, Tls, parse_url
 from lemica_client.errors import (
     InvalidRequestError,
+    LemicaClientError,
     ModelNotFoundError,
     RequestTimeoutError,
     ServerError,
@@ -85,7 +86,7 @@ class Core:
         while True:
             try:
                 return await self._generate_once(request, is_first)
-            except ServerUnavailableError as exc:
+            except LemicaClientError as exc:
                 await retries.pause_after(exc)
                 is_first = False
 
@@ -100,8 +101,9 @@ class Core:
                         is_accepted = True
                         yield event
                 return
-            except ServerUnavailableError as exc:
+            except LemicaClientError as exc:
                 if is_accepted:
+                    retries.tell_first(exc)
                     raise
                 await retries.pause_after(exc)
                 is_first = False

@@ -12,6 +12,8 @@ from lemica_backend.triton_server import TritonServer
 from lemica_client import (
     Client,
     InvalidRequestError,
+    ModelNotFoundError,
+    RequestTimeoutError,
     ServerError,
     ServerUnavailableError,
 )
@@ -50,6 +52,37 @@ def test_nothing_else_is_tried_again(make_transport, error):
     with pytest.raises(type(error)):
         Client(URL, transport=transport).generate("x")
     assert len(transport.requests) == 1
+
+
+SHUTTING_DOWN = "the server is shutting down"
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        ModelNotFoundError("Request for unknown model: 'x' has no available versions", status="404"),
+        RequestTimeoutError("no answer"),
+        ServerUnavailableError("lost", may_be_running=True),
+    ],
+)
+def test_another_last_error_tells_the_first(make_transport, last):
+    words = str(last)
+    failing = [ServerUnavailableError(SHUTTING_DOWN), *busy(1), last]
+    with pytest.raises(type(last)) as caught:
+        Client(URL, transport=make_transport(failing=failing)).generate("x")
+    assert caught.value is last
+    assert str(last) == f"{words}; at first: {SHUTTING_DOWN}"
+
+
+def test_a_stream_tells_the_first_error_too(make_transport):
+    class Streaming(make_transport):
+        async def stream(self, *_):
+            raise self.failing.pop(0)
+            yield
+
+    transport = Streaming(failing=[ServerUnavailableError(SHUTTING_DOWN), ModelNotFoundError("gone")])
+    with pytest.raises(ModelNotFoundError, match=f"^gone; at first: {SHUTTING_DOWN}$"):
+        list(Client(URL, transport=transport).stream("x"))
 
 
 def test_a_deadline_counts_from_the_first_attempt(make_transport):

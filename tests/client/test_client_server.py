@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -252,5 +253,18 @@ def test_the_example_without_our_code(server, tmp_path):
     program = ROOT / "examples/plain_tritonclient.py"
     done = run(program, "a red circle", "--url", server.grpc_url, "--budget", "fast", "--seed", 3, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["computed_steps"] == FAST_STEPS
+    printed = json.loads(done.stdout)
+    assert printed["computed_steps"] == FAST_STEPS
+    assert "step_ms" not in printed
     assert count_frames(tmp_path / "video.mp4") == FRAMES
+    done = run(program, "a red circle", "--url", server.grpc_url, "--budget", "slowest", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.match("error: .*slowest", done.stderr)
+
+
+def test_the_example_without_our_code_says_that_there_is_no_server(unused_port, tmp_path):
+    program = ROOT / "examples/plain_tritonclient.py"
+    done = run(program, "a red circle", "--url", f"127.0.0.1:{unused_port}", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr

@@ -95,8 +95,8 @@ def test_apply_the_authors_list(folder):
 @pytest.mark.parametrize(
     ("defaults", "said"),
     [
-        ({"num_inference_steps": 50}, "requests that use the plan without stating their steps"),
-        ({}, "requests that use the plan without stating their steps"),
+        ({"num_inference_steps": 50}, "requests that use the plan without stating their num_inference_steps."),
+        ({}, "or apply a plan for num_inference_steps 50"),
         ({"num_inference_steps": 50, "budget": "20"}, "refuse to load the model"),
         ({"num_inference_steps": 40}, None),
     ],
@@ -111,9 +111,31 @@ def test_a_plan_for_another_number_of_steps_is_warned_of(folder, defaults, said)
     if said is None:
         assert not made.stderr
     else:
-        assert made.stderr.startswith("warning: the plan is for 40 steps, and model/10/model.json takes 50 by default")
+        planned, taken = (f"num_inference_steps {steps}" for steps in (40, 50))
+        assert made.stderr.startswith(f"warning: the plan is for {planned}, and model/10/model.json takes {taken}")
         assert said in made.stderr
         assert made.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("defaults", "taken"),
+    [
+        ({"num_inference_steps": 9, "guidance_scale": 7.5}, "guidance_scale 7.5"),
+        ({"num_inference_steps": 9}, "guidance_scale 4.0"),
+        ({"guidance_scale": 7.5}, "num_inference_steps 50 and guidance_scale 7.5"),
+        ({"num_inference_steps": 9, "guidance_scale": 1}, None),
+    ],
+)
+def test_a_plan_for_another_guidance_is_warned_of(folder, defaults, taken):
+    Path("model/1").mkdir()
+    Path("model/1/model.json").write_text(json.dumps({"defaults": defaults}))
+    made = run("apply", "graph.npz", "model")
+    assert made.exit_code == 0, made.output
+    if taken is None:
+        assert not made.stderr
+    else:
+        assert f"model/1/model.json takes {taken} by default" in made.stderr
+        assert "defaults.guidance_scale to 1.0" in made.stderr
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"defaults": 5}', "\udcff"])
@@ -124,7 +146,8 @@ def test_a_model_file_that_cannot_be_read_is_left_to_the_server(folder, content)
 
 
 def test_what_a_model_takes_by_default_is_what_the_server_takes():
-    assert (Defaults().num_inference_steps, Defaults().budget) == (served_steps._STEPS, served_steps._BUDGET)
+    taken = (served_steps._STEPS, served_steps._GUIDANCE, served_steps._BUDGET)
+    assert (Defaults().num_inference_steps, Defaults().guidance_scale, Defaults().budget) == taken
 
 
 @pytest.mark.parametrize("arguments", [("model",), ("plan.json", "model", "--published", "HunyuanVideo-1.5")])
@@ -151,6 +174,14 @@ def test_report_is_one_page_without_links(folder):
     assert "http" not in page
     assert "$" not in page.partition("<script>")[0]
     assert "<td>not allowed</td>" in page
+
+
+def test_a_model_folder_stands_for_the_graph_of_its_calibration(folder):
+    Path("model/calibration").mkdir()
+    toy_graph().save("model/calibration/graph.npz")
+    succeed("report", "model")
+    assert "<tr data-budget=" in Path("report.html").read_text(encoding="utf-8")
+    assert succeed("solve", "model") == succeed("solve", "graph.npz")
 
 
 def test_report_of_a_graph_that_allows_no_reuse(folder):
@@ -297,21 +328,28 @@ def test_calibrate_needs_a_folder(folder, replayers):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("solve", "none.npz"), "none.npz"),
+        (("solve", "none.npz"), "there is no none.npz; give a graph.npz that `lemica-planner calibrate` wrote"),
         (("solve", "prompts.txt"), "no error graph"),
         (("solve", "graph.npz", "--budget", 2), "the smallest feasible budget is 3"),
         (("solve", "graph.npz", "--names", "fast"), "NAME=NUMBER"),
         (("solve", "graph.npz", "--names", "fast=3,fast=4"), "each once"),
         (("solve", "graph.npz", "--names", "fast=2"), "names.fast must be a budget of the plan"),
-        (("solve", "graph.npz", "-o", "no/plan.json"), "no/"),
-        (("show", "none.json"), "none.json"),
+        (("solve", "graph.npz", "-o", "no/plan.json"), "/no; make it"),
+        (
+            ("show", "none.json"),
+            "there is no none.json; give plan.json, graph.npz, config.pbtxt, a model folder, or",
+        ),
+        (("show", "empty"), "there is no empty/config.pbtxt; give a model folder that holds"),
         (("show", "model"), "holds no 'cache_plan'"),
         (("show", "prompts.txt"), "no Triton model configuration"),
         (("show", "published:Latte"), "no plan is published"),
         (("show", "plan.json"), "unknown keys"),
         (("show", "latin.json"), "no UTF-8 text"),
         (("apply", "graph.npz", "prompts.txt"), "no Triton model configuration"),
-        (("apply", "graph.npz", "nowhere"), "nowhere"),
+        (("apply", "graph.npz", "nowhere"), "there is no nowhere; give a model folder that holds config.pbtxt"),
+        (("report", "empty"), "there is no empty/calibration/graph.npz; give a graph.npz"),
+        (("report", "graph.npz", "--steps", "none.json"), "there is no none.json; correct the path"),
+        (("import", "none.txt"), "there is no none.txt; correct the path"),
         (("report", "prompts.txt"), "no error graph"),
     ],
 )
@@ -319,7 +357,10 @@ def test_bad_input_is_one_line(folder, arguments, message):
     plan = json.loads(CachePlan.from_graph(toy_graph()).to_json()) | {"extra": 1}
     Path("plan.json").write_text(json.dumps(plan))
     Path("latin.json").write_bytes(b'{"a": "\xe9"}')
-    assert message in fail(*arguments)
+    Path("empty").mkdir()
+    line = fail(*arguments)
+    assert message in line
+    assert "Errno" not in line
 
 
 STEPS_COMMAND = ("steps", "model", "--prompts", "prompts.txt", "--costs", "4")

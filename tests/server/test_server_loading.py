@@ -3,6 +3,7 @@
 import pytest
 
 from lemica_backend.triton_server import ServerStartError, TritonServer
+from tests.server.repository import make_echo
 
 pytestmark = pytest.mark.server
 
@@ -50,3 +51,12 @@ def test_server_without_a_model_to_serve_does_not_start(tmp_path):
         pass
     with pytest.raises(ServerStartError, match="holds no model"), TritonServer(tmp_path):
         pass
+
+
+def test_a_limit_that_is_too_short_for_loading_says_which_option_is_longer(tmp_path):
+    make_echo(tmp_path / "models" / "echo")
+    with (
+        TritonServer(tmp_path / "models", log=tmp_path / "log") as server,
+        pytest.raises(ServerStartError, match=r"not ready within 0 s; models may still .* --timeout-s"),
+    ):
+        server.wait_ready(timeout_s=0)
