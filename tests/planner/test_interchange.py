@@ -216,7 +216,7 @@ def test_the_origin_of_lists_can_be_stated(tmp_path, monkeypatch):
         (("import", "latin.txt"), "no UTF-8 text"),
         (("import", "wrong.txt"), "line 1 must be numbers"),
         (("import", "right.txt", "--names", "fast=9"), "names.fast must be a budget"),
-        (("import", "right.txt", "-o", "no/plan.json"), "no/"),
+        (("import", "right.txt", "-o", "no/plan.json"), "/no; make it"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, monkeypatch, arguments, message):
