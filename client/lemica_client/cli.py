@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
+from importlib import metadata
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ try:
     from rich.progress import Progress as Bars
     from rich.table import Table
 except ModuleNotFoundError as missing:
-    raise SystemExit(f"lemica needs {missing.name}: pip install 'lemica[client]'") from missing
+    raise SystemExit(f"lemica needs {missing.name}: pip install '.[client]' in a checkout of lemica") from missing
 
 from lemica_client.cli_options import (
     AsJson,
@@ -49,6 +50,23 @@ app = typer.Typer(
 )
 _stdout = Console()
 _stderr = Console(stderr=True)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        try:
+            typer.echo(f"lemica {metadata.version('lemica')}")
+        except metadata.PackageNotFoundError:
+            typer.echo("lemica 0+unknown")  # runs uninstalled
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()

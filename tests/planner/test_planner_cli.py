@@ -1,10 +1,13 @@
+import io
 import json
 import shutil
+from importlib import metadata
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from lemica_backend.config_sections import Defaults
@@ -12,10 +15,12 @@ from lemica_planner import CachePlan, ErrorGraph, Sample, published_plan, served
 from lemica_planner.cli import app
 from lemica_planner.config_writer import read_plan
 from lemica_planner.graph_file import load_graph
+from lemica_planner.tables import choice_table
 from tests.planner import toy_replayer
 from tests.planner.toy_replayer import toy_graph
 
 EXAMPLE = Path(__file__).with_name("example_config.pbtxt")
+EMBEDDED = Path(__file__).parents[2] / "model_repository" / "latte_shapes"
 COMMANDS = ("calibrate", "solve", "apply", "show", "report")
 
 
@@ -57,6 +62,10 @@ def test_help(flag):
     assert all("Usage" in succeed(command, flag) for command in COMMANDS)
 
 
+def test_version_is_that_of_the_package():
+    assert succeed("--version") == f"lemica-planner {metadata.version('lemica')}\n"
+
+
 def test_solve_writes_a_plan(folder):
     assert "plan.json" in succeed("solve", "graph.npz", "--names", "slow=6, fast=3", "-o", "plan.json")
     plan = CachePlan.from_json(Path("plan.json").read_text())
@@ -78,6 +87,39 @@ def test_show(folder, source):
     assert "predicted error" in output
     assert "█" in output
     assert ("not measured" in output) == source.startswith("published")
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_show_fits_the_terminal(monkeypatch, columns):
+    """Every budget is one line with its whole picture; the steps as numbers are there where they fit."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = [line.rstrip() for line in succeed("show", EMBEDDED).splitlines()]
+    assert max(map(len, lines)) <= columns
+    plan = read_plan(EMBEDDED / "config.pbtxt")
+    assert plan.provenance.weights_hash[:40] in "\n".join(lines)
+    for budget, entry in plan.entries.items():
+        picture = "".join("█" if step in entry.steps else "·" for step in range(50))
+        (line,) = (line for line in lines if line.lstrip().startswith(f"{budget} ") and "█" in line)
+        assert picture in line
+        assert line.endswith("█") == (columns == 80)
+
+
+def test_show_folds_where_nothing_fits(folder, monkeypatch):
+    """A picture longer than the terminal goes on in the next line, whole."""
+    monkeypatch.setenv("COLUMNS", "40")
+    shown = succeed("show", EMBEDDED).partition("plan ")[2]
+    assert sum(shown.count(mark) for mark in "█·") == 50 * len(read_plan(EMBEDDED / "config.pbtxt").entries) + 2
+
+
+def test_choices_of_steps_fit_a_narrow_terminal():
+    choices = json.loads((EMBEDDED.parents[1] / "benchmarks" / "results" / "steps.json").read_text())["choices"]
+    console = Console(width=80, file=io.StringIO())
+    console.print(choice_table(choices))
+    shown = console.file.getvalue()
+    assert "…" not in shown
+    assert {line.split()[-1] for line in shown.splitlines()[2:] if line[34:37] in ("no ", "yes")} <= {
+        f"{best['value']:.4g}" for choice in choices for best in choice["best"].values()
+    }
 
 
 def test_apply_writes_every_feasible_budget(folder):
@@ -312,7 +354,7 @@ def test_calibrate_refuses_before_it_loads_the_model(folder, replayers, argument
 
 def test_workers_without_ray_are_refused_before_the_model_is_loaded(folder, replayers, monkeypatch):
     monkeypatch.setattr("lemica_planner.cluster.find_spec", lambda name: None)
-    assert "install lemica[ray]" in fail(*LAZY, "--workers", 1)
+    assert "pip install '.[ray]' in a checkout of lemica" in fail(*LAZY, "--workers", 1)
     assert not replayers
 
 
