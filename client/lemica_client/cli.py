@@ -241,13 +241,25 @@ def _plan_table(cache_plan: dict[str, Any]) -> Table:
         "computed",
         "predicted error",
         "steps",
-        caption=f"also full, and {', '.join(sorted(entries, key=int))}",
+        caption_justify="left",
+        caption=f"budgets: full, {_in_runs(sorted(map(int, entries)))}",
     )
     for name, number in sorted(cache_plan.get("names", {}).items(), key=itemgetter(1)):
         entry = entries[str(number)]
         steps = " ".join(map(str, entry["steps"]))
         table.add_row(name, f"{number} of {total}", _format_error(entry.get("predicted_error")), steps)
     return table
+
+
+def _in_runs(numbers: list[int]) -> str:
+    """Return ascending numbers with runs of three and more shortened: ``6 to 9, 12``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def _format_error(error: float | None) -> str:

@@ -207,12 +207,13 @@ def test_plan_shows_the_budgets(transport):
         "3": {"steps": [0, 4, 9], "predicted_error": 0.25, "errors": [0.25, 0.125]},
         "4": {"steps": [0, 3, 5, 9], "predicted_error": None, "errors": None},
         "5": {"steps": [0, 1, 3, 5, 9], "predicted_error": 0.0625, "errors": [0.0625] * 4},
+        "7": {"steps": [0, 1, 2, 3, 4, 5, 9], "predicted_error": 0.0, "errors": [0.0] * 6},
     }
     plan = {"names": {"fast": 3, "slow": 4}, "entries": entries, "provenance": {"num_inference_steps": 10}}
     transport.config = {"parameters": {"cache_plan": {"string_value": json.dumps(plan)}}}
     text = run("plan").stdout
     assert all(word in text for word in ("fast", "slow", "3 of 10", "0 4 9", "0 3 5 9", "0.25", "not measured"))
-    assert "3, 4, 5" in text
+    assert "budgets: full, 3 to 5, 7" in text
     assert json.loads(run("plan", "--json").stdout) == plan
 
 
