@@ -1,4 +1,3 @@
-import io
 import json
 import shutil
 from importlib import metadata
@@ -7,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from lemica_backend.config_sections import Defaults
@@ -15,12 +13,10 @@ from lemica_planner import CachePlan, ErrorGraph, Sample, published_plan, served
 from lemica_planner.cli import app
 from lemica_planner.config_writer import read_plan
 from lemica_planner.graph_file import load_graph
-from lemica_planner.tables import choice_table
 from tests.planner import toy_replayer
 from tests.planner.toy_replayer import toy_graph
 
 EXAMPLE = Path(__file__).with_name("example_config.pbtxt")
-EMBEDDED = Path(__file__).parents[2] / "model_repository" / "latte_shapes"
 COMMANDS = ("calibrate", "solve", "apply", "show", "report")
 
 
@@ -87,39 +83,6 @@ def test_show(folder, source):
     assert "predicted error" in output
     assert "█" in output
     assert ("not measured" in output) == source.startswith("published")
-
-
-@pytest.mark.parametrize("columns", [80, 200])
-def test_show_fits_the_terminal(monkeypatch, columns):
-    """Every budget is one line with its whole picture; the steps as numbers are there where they fit."""
-    monkeypatch.setenv("COLUMNS", str(columns))
-    lines = [line.rstrip() for line in succeed("show", EMBEDDED).splitlines()]
-    assert max(map(len, lines)) <= columns
-    plan = read_plan(EMBEDDED / "config.pbtxt")
-    assert plan.provenance.weights_hash[:40] in "\n".join(lines)
-    for budget, entry in plan.entries.items():
-        picture = "".join("█" if step in entry.steps else "·" for step in range(50))
-        (line,) = (line for line in lines if line.lstrip().startswith(f"{budget} ") and "█" in line)
-        assert picture in line
-        assert line.endswith("█") == (columns == 80)
-
-
-def test_show_folds_where_nothing_fits(folder, monkeypatch):
-    """A picture longer than the terminal goes on in the next line, whole."""
-    monkeypatch.setenv("COLUMNS", "40")
-    shown = succeed("show", EMBEDDED).partition("plan ")[2]
-    assert sum(shown.count(mark) for mark in "█·") == 50 * len(read_plan(EMBEDDED / "config.pbtxt").entries) + 2
-
-
-def test_choices_of_steps_fit_a_narrow_terminal():
-    choices = json.loads((EMBEDDED.parents[1] / "benchmarks" / "results" / "steps.json").read_text())["choices"]
-    console = Console(width=80, file=io.StringIO())
-    console.print(choice_table(choices))
-    shown = console.file.getvalue()
-    assert "…" not in shown
-    assert {line.split()[-1] for line in shown.splitlines()[2:] if line[34:37] in ("no ", "yes")} <= {
-        f"{best['value']:.4g}" for choice in choices for best in choice["best"].values()
-    }
 
 
 def test_apply_writes_every_feasible_budget(folder):
