@@ -31,6 +31,8 @@ _FPS: dict[Family, int] = {  # frames a second of the videos that the models wer
     "ltx": 25,
     "mochi": 30,
 }
+# Without any negative prompt the one fails, and the other leaves its guidance out.
+_OPTIONS = {"EasyAnimatePipeline": {"negative_prompt": ""}, "QwenImagePipeline": {"negative_prompt": " "}}
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _CONFIGURATION = ["*.json", "*/*.json"]
 
@@ -122,7 +124,13 @@ def _settings(family: Family, outline: Outline) -> dict[str, Any]:
 
 
 def _pipeline_settings(weights: Path) -> dict[str, Any]:
-    return {"defaults": call_defaults(pipeline_class(weights)), "limits": {"max_active": 1}}
+    kind = pipeline_class(weights)
+    options = _OPTIONS.get(kind.__name__)
+    return {
+        **({"options": options} if options else {}),
+        "defaults": call_defaults(kind),
+        "limits": {"max_active": 1},
+    }
 
 
 def _stored_dtype(folder: Path) -> str:
