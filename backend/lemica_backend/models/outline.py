@@ -55,10 +55,12 @@ class Outline:
     takes_image: bool = False
 
 
-def call_defaults(pipeline_class: Any) -> dict[str, float]:
-    """Return the steps and the guidance scale that a pipeline's call takes if it is not told."""
+def call_defaults(pipeline_class: Any, guider: Any = None) -> dict[str, float]:
+    """Return the steps and guidance scale that a pipeline takes if it is not told: of its call, or of its guider."""
     known = inspect.signature(pipeline_class.__call__).parameters
     wanted = {name: known[name].default for name in ("num_inference_steps", "guidance_scale") if name in known}
+    if guider is not None:
+        wanted["guidance_scale"] = getattr(guider, "guidance_scale", None)
     return {name: value for name, value in wanted.items() if isinstance(value, int | float)}
 
 
