@@ -2,6 +2,7 @@
 
 import json
 import re
+from concurrent.futures import Future
 from inspect import signature
 
 import pytest
@@ -10,6 +11,7 @@ import typer
 from typer.testing import CliRunner
 
 from lemica_backend.config import Defaults, Size, load_config
+from lemica_backend.engine import Engine
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.footprint import footprint
 from lemica_backend.init_command import init
@@ -19,12 +21,14 @@ from lemica_backend.model_folder import make_folder
 from lemica_backend.opening import open_model, open_worker
 from lemica_backend.pipelines.worker import PipelineWorker
 from lemica_backend.planned import plan_request
+from lemica_backend.replay import EngineReplayer
 from lemica_backend.types import GenerationRequest
-from lemica_planner import published_names, published_plan
+from lemica_planner import CachePlan, published_names, published_plan
 from lemica_planner.cli import app as planner
 from lemica_planner.config_writer import read_plan
 from tests.tiny import hunyuan_video_15, other_images, other_videos, others
 from tests.tiny.families import FAMILIES
+from tests.tiny.family import COMPUTED, STEPS
 
 ONE_OF_EACH = {tiny.family: tiny for tiny in reversed(FAMILIES.values())}
 
@@ -61,13 +65,33 @@ def test_what_is_inspected_is_what_is_loaded(made):
     assert stem.hidden[0].nbytes == need.residual_bytes
 
 
+def test_a_request_holds_what_was_inspected(made):
+    tiny, folder = made
+    path = folder.path / "1" / "model.json"
+    config = load_config(path).model_copy(update={"defaults": Defaults(num_inference_steps=STEPS)})
+    path.write_text(config.model_dump_json(include={"family", "weights", "size", "options", "defaults"}))
+    model, need, held, answer = open_model(path.parent, config), footprint(folder.path), [], Future()
+    plan = CachePlan.from_steps(EngineReplayer(model, config, "tiny").provenance(), {3: COMPUTED})
+    engine = Engine(model, config, plan)
+
+    def note():
+        held.append(engine.cached_bytes())
+
+    request = GenerationRequest("a cat", seed=7, budget="3", **tiny.shown())
+    engine.submit(request, on_done=answer.set_result, is_cancelled=note)
+    assert answer.result(60).info["computed_steps"] == list(COMPUTED)
+    engine.close()
+    assert max(held) == need.cache_bytes(1)
+
+
 def test_parameters_are_those_of_the_pipeline(made):
     tiny, folder = made
     pipeline = tiny.build()
     need = footprint(folder.path)
-    for name, (parameters, _) in need.parts.items():
+    for name, counted in need.parts.items():
         if not (name == "vae" and tiny.options.get("temporal_decoder")):
-            assert parameters == sum(weight.numel() for weight in getattr(pipeline, name).parameters())
+            weights = list(getattr(pipeline, name).parameters())
+            assert counted == (sum(each.numel() for each in weights), sum(each.nbytes for each in weights))
 
 
 @pytest.mark.parametrize("family", ONE_OF_EACH)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig
+
+from lemica_backend.models.base import text_branches
 
 __all__ = ["Outline", "call_defaults", "outline_parts", "pipeline_class"]
 
@@ -41,6 +43,8 @@ class Outline:
         Of parts that are not loaded in the model's own precision.
     takes_image : bool
         Whether its videos begin with an image.
+    branches : callable
+        Returns the guidance branches that run at a guidance scale.
     """
 
     height: int
@@ -53,6 +57,7 @@ class Outline:
     defaults: Mapping[str, float]
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     takes_image: bool = False
+    branches: Callable[[float], Sequence[str]] = text_branches
 
 
 def call_defaults(pipeline_class: Any, guider: Any = None) -> dict[str, float]:

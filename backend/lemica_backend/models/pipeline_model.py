@@ -135,6 +135,7 @@ class PipelineModel(ABC):
             defaults=call_defaults(cls.pipeline_class, getattr(model._pipeline, "guider", None)),
             dtypes=dtypes if isinstance(dtypes, dict) else {},
             takes_image=cls.takes_image,
+            branches=model.branches,
         )
 
     @property
