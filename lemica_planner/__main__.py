@@ -10,7 +10,10 @@ def main() -> None:
     try:
         from lemica_planner.cli import app  # noqa: PLC0415 - the package itself needs numpy only
     except ModuleNotFoundError as error:
-        sys.exit(f"lemica-planner needs {error.name}, which is not installed: pip install 'lemica[planner]'")
+        sys.exit(
+            f"lemica-planner needs {error.name}, which is not installed: "
+            "pip install '.[planner]' in a checkout of lemica"
+        )
     app()
 
 

@@ -18,6 +18,7 @@ from lemica_planner.interchange import FORMATS, export_plan, import_plan
 from lemica_planner.plan import CachePlan
 from lemica_planner.plan_sources import PLAN_SOURCES, PUBLISHED, config_path, decoded, graph_path, load_plan
 from lemica_planner.prompt_sets import SOURCES, count_categories, load_prompts, to_json_line
+from lemica_planner.provenance import tool_version
 from lemica_planner.report import render_report
 from lemica_planner.report_content import Report
 from lemica_planner.report_files import read_all_curves, read_all_words, save_pictures
@@ -44,6 +45,20 @@ _Graph = Annotated[
     Path, typer.Argument(help="A graph.npz that `calibrate` wrote, or a model folder with calibration/graph.npz.")
 ]
 _Source = Annotated[str, typer.Argument(help=f"{PLAN_SOURCES}.")]
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"lemica-planner {tool_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 app.command("calibrate")(calibrate_command)
@@ -79,7 +94,7 @@ def solve(
         budgets = None if budget is None else [budget]
         plan = CachePlan.from_graph(load_graph(graph_path(graph)), names=_parse_names(names), budgets=budgets)
         if output is None:
-            console.print(plan_table(plan))
+            console.print(plan_table(plan, console.width))
         else:
             write_text(output, plan.to_json(pretty=True))
             console.print(f"plan {plan.plan_id} with {len(plan.entries)} budgets: {output}", soft_wrap=True)
@@ -115,7 +130,7 @@ def show(source: _Source) -> None:
     with one_line_errors():
         plan = load_plan(source, None)
         console.print(provenance_table(plan.provenance))
-        console.print(plan_table(plan))
+        console.print(plan_table(plan, console.width))
 
 
 @app.command()

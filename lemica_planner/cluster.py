@@ -21,7 +21,7 @@ def require_ray(address: str | None) -> None:
         Naming what is missing.
     """
     if find_spec("ray") is None:
-        raise CalibrationError("workers need Ray, which is not installed; install lemica[ray]")
+        raise CalibrationError("workers need Ray, which is not installed: pip install '.[ray]' in a checkout of lemica")
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if not (host and port.isascii() and port.isdigit()):
         return

@@ -73,6 +73,7 @@ def _find(name: str) -> Callable[[Path, str], Replayer]:
         factory: Callable[[Path, str], Replayer] = found[name].load()
     except (ImportError, AttributeError) as exc:
         raise ReplayerNotFoundError(
-            f"the replayer {name!r} cannot be imported: {exc}; install what it needs, such as lemica[backend]"
+            f"the replayer {name!r} cannot be imported: {exc}; install what it needs, such as "
+            "pip install '.[backend]' in a checkout of lemica"
         ) from exc
     return factory

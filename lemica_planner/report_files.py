@@ -53,7 +53,9 @@ def save_pictures(pictures: Mapping[str, Picture], folder: Path) -> Iterator[Pat
     try:
         from lemica_planner.pictures.png import save_png  # noqa: PLC0415 - only who asks for PNGs needs matplotlib
     except ImportError as exc:
-        raise PlanFormatError(f"PNG files need matplotlib: {exc}; install lemica[report], or leave --png out") from exc
+        raise PlanFormatError(
+            f"PNG files need matplotlib: {exc}; pip install '.[report]' in a checkout of lemica, or leave --png out"
+        ) from exc
     folder.mkdir(parents=True, exist_ok=True)
     for name, picture in pictures.items():
         path = folder / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-.')}.png"

@@ -36,7 +36,7 @@ python=${python:-$root/.venv/bin/python}
 libraries=$("$python" -c 'import importlib.util as u, pathlib
 spec = u.find_spec("pytriton")
 print(pathlib.Path(spec.origin).parents[1] / "nvidia_pytriton.libs" if spec else "")')
-[[ -d $libraries ]] || fail "nvidia-pytriton is not installed for $python: pip install 'lemica[server]'"
+[[ -d $libraries ]] || fail "nvidia-pytriton is not installed for $python: pip install '.[server]' in a checkout of lemica"
 
 mkdir -p "$folder/bin" "$folder/lib"
 folder=$(cd "$folder" && pwd)

@@ -140,7 +140,7 @@ class ModelConfig(Section):
     decode: Decode = Decode()
     offload: Offload = Offload()
     quantization: Quantization | None = None
-    options: dict[str, bool | int | float] = Field(default_factory=dict)
+    options: dict[str, bool | int | float | str | list[str] | None] = Field(default_factory=dict)
     outside_plan: Literal["refuse", "full"] = "refuse"
     defaults: Defaults = Defaults()
     limits: Limits = Limits()

@@ -89,10 +89,11 @@ def footprint(model_dir: Path) -> Footprint:
         outline = outline_model(weights, dtype=dtype, size=config.size, options=config.options)
     found = outline.parts if outline else _read_parts(weights)
     waiting = text_encoders(found) if config.offload.text_encoders else {}
+    branches = outline.branches if outline else text_branches
     return Footprint(
         outline=outline,
         dtype=config.dtype,
-        branches=len(text_branches(config.defaults.guidance_scale)),
+        branches=len(branches(config.defaults.guidance_scale)),
         parts=_count(found, outline.dtypes if outline else {}, config),
         residual_bytes=outline.tokens * outline.channels * dtype.itemsize if outline else 0,
         waiting=frozenset(waiting),

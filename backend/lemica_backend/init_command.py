@@ -50,7 +50,7 @@ def _next_steps(made: MadeFolder, repository: Path) -> str:
         f"  3. write prompts like your users' into {file}, 2 to 10 lines{each}\n"
         f"  4. lemica-planner calibrate {made.path} --prompts {file} -o graph.npz \\\n"
         "         --operators residual-split --metric frames_l2      long; resumes\n"
-        f"  5. lemica-planner apply graph.npz {made.path}\n"
+        f"  5. lemica-planner apply graph.npz {made.path}\n{_published(made)}"
         f"  6. lemica serve --model-repository {repository}, and lemica generate PROMPT --model {made.path.name}"
     )
 
@@ -63,8 +63,20 @@ def _next_steps_as_it_is(made: MadeFolder, repository: Path) -> str:
         "When it loads it proves that the step cache fits, or says why not. It cannot be calibrated. Next:\n"
         f"  1. look over {made.path / '1' / 'model.json'}: size, options, dtype, device{_on_cpu(made)}\n"
         f"  2. lemica inspect {made.path}                  what it needs in memory\n"
-        f"  3. lemica-planner apply {made.path} --published NAME      or `import` a list of steps\n"
+        f"  3. lemica-planner import LISTS.json -o plan.json, and lemica-planner apply plan.json {made.path}\n"
+        f"{_published(made)}"
         f"  4. lemica serve --model-repository {repository}, and lemica generate PROMPT --model {made.path.name}"
+    )
+
+
+def _published(made: MadeFolder) -> str:
+    """Return how to do with steps that LeMiCa's authors published, where they have some for such models."""
+    if not made.published:
+        return ""
+    names, first = " or ".join(made.published), made.published[0]
+    return (
+        f"     or, if it is {names}, without a measurement here:\n"
+        f"     lemica-planner apply {made.path} --published {first}\n"
     )
 
 

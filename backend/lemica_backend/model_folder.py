@@ -31,17 +31,30 @@ _FPS: dict[Family, int] = {  # frames a second of the videos that the models wer
     "ltx": 25,
     "mochi": 30,
 }
+# Without any negative prompt the one fails, and the other leaves its guidance out.
+_OPTIONS = {"EasyAnimatePipeline": {"negative_prompt": ""}, "QwenImagePipeline": {"negative_prompt": " "}}
+# For which models of a pipeline LeMiCa's authors published steps; `lemica_planner.published` has them.
+_PUBLISHED = {
+    "WanPipeline": ("Wan2.1-T2V-1.3B", "Wan2.1-T2V-14B"),
+    "WanImageToVideoPipeline": ("Wan2.1-I2V-14B",),
+    "HunyuanVideo15Pipeline": ("HunyuanVideo-1.5",),
+    "QwenImagePipeline": ("Qwen-Image",),
+}
 _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _CONFIGURATION = ["*.json", "*/*.json"]
 
 
 class MadeFolder(NamedTuple):
-    """A model folder, and what it serves; a pipeline that runs as it is has no outline."""
+    """A model folder, and what it serves; a pipeline that runs as it is has no outline.
+
+    `published` names models with this pipeline whose steps LeMiCa's authors published.
+    """
 
     path: Path
     family: Family
     outline: Outline | None
     config: ModelConfig
+    published: tuple[str, ...] = ()
 
 
 def fetch_configuration(source: str) -> Path:
@@ -95,7 +108,7 @@ def make_folder(source: str, repository: Path, name: str | None = None) -> MadeF
     (folder / "1").mkdir(parents=True)
     (folder / "1" / MODEL_FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     new_config(folder / "config.pbtxt", _triton_config(), "Made by `lemica init`; `lemica-planner apply` adds a plan.")
-    return MadeFolder(folder, family, outline, config)
+    return MadeFolder(folder, family, outline, config, _published(weights))
 
 
 def _family_or_pipeline(weights: Path) -> Family:
@@ -106,6 +119,13 @@ def _family_or_pipeline(weights: Path) -> Family:
         if pipeline_class(weights) is None or not (weights / "transformer").is_dir():
             raise
         return PIPELINE
+
+
+def _published(weights: Path) -> tuple[str, ...]:
+    """Return whose published steps may fit; none were published for two transformers."""
+    if (weights / "transformer_2").exists():
+        return ()
+    return _PUBLISHED.get(getattr(pipeline_class(weights), "__name__", ""), ())
 
 
 def _place(source: str, weights: Path, *, is_local: bool) -> dict[str, Any]:
@@ -122,7 +142,13 @@ def _settings(family: Family, outline: Outline) -> dict[str, Any]:
 
 
 def _pipeline_settings(weights: Path) -> dict[str, Any]:
-    return {"defaults": call_defaults(pipeline_class(weights)), "limits": {"max_active": 1}}
+    kind = pipeline_class(weights)
+    options = _OPTIONS.get(kind.__name__)
+    return {
+        **({"options": options} if options else {}),
+        "defaults": call_defaults(kind),
+        "limits": {"max_active": 1},
+    }
 
 
 def _stored_dtype(folder: Path) -> str:

@@ -79,7 +79,7 @@ def find_triton() -> TritonInstall:
         return _from_wheel(Path(wheel.origin).parent)
     raise TritonNotFoundError(
         f"no tritonserver on PATH, none at {CONTAINER_EXECUTABLE} (with its python backend), and the nvidia-pytriton "
-        "wheel is not installed: run inside a Triton container, or pip install 'lemica[server]'"
+        "wheel is not installed: run inside a Triton container, or pip install '.[server]' in a checkout of lemica"
     )
 
 

@@ -1,4 +1,4 @@
-"""cache-dit 1.5.3 (Apache-2.0, ``pip install 'lemica[rivals]'``): its masks as lists of steps, and DBCache itself.
+"""cache-dit 1.5.3 (Apache-2.0, ``pip install '.[rivals]'``): its masks as lists of steps, and DBCache itself.
 
 It has no adapter for Latte, and two interleaved lists are nothing that a ``BlockAdapter`` can say, so DBCache runs on
 the re-cut Latte. Its masks are made for 28 steps and stretched by the library itself.

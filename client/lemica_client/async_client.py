@@ -92,6 +92,10 @@ class AsyncClient:
         """Wait until the server and the model are ready: see `Client.wait_until_ready`."""
         await self._core.wait_until_ready(timeout_s)
 
+    async def models(self, timeout_s: float | None = None) -> list[str]:
+        """Return the names of the models that the server has ready, sorted; other backends' as well."""
+        return await self._core.models(timeout_s)
+
     async def model_config(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Return the model's configuration as the server has loaded it."""
         return await self._core.model_config(timeout_s)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
+from importlib import metadata
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ try:
     from rich.progress import Progress as Bars
     from rich.table import Table
 except ModuleNotFoundError as missing:
-    raise SystemExit(f"lemica needs {missing.name}: pip install 'lemica[client]'") from missing
+    raise SystemExit(f"lemica needs {missing.name}: pip install '.[client]' in a checkout of lemica") from missing
 
 from lemica_client.cli_options import (
     AsJson,
@@ -49,6 +50,23 @@ app = typer.Typer(
 )
 _stdout = Console()
 _stderr = Console(stderr=True)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        try:
+            typer.echo(f"lemica {metadata.version('lemica')}")
+        except metadata.PackageNotFoundError:
+            typer.echo("lemica 0+unknown")  # runs uninstalled
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 @app.command()
@@ -223,13 +241,25 @@ def _plan_table(cache_plan: dict[str, Any]) -> Table:
         "computed",
         "predicted error",
         "steps",
-        caption=f"also full, and {', '.join(sorted(entries, key=int))}",
+        caption_justify="left",
+        caption=f"budgets: full, {_in_runs(sorted(map(int, entries)))}",
     )
     for name, number in sorted(cache_plan.get("names", {}).items(), key=itemgetter(1)):
         entry = entries[str(number)]
         steps = " ".join(map(str, entry["steps"]))
         table.add_row(name, f"{number} of {total}", _format_error(entry.get("predicted_error")), steps)
     return table
+
+
+def _in_runs(numbers: list[int]) -> str:
+    """Return ascending numbers with runs of three and more shortened: ``6 to 9, 12``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def _format_error(error: float | None) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
 from lemica_client.client import Client
 from lemica_client.connection import connection_from_environment, make_tls, parse_headers
+from lemica_client.errors import LemicaClientError, ModelNotFoundError
 
 Url = Annotated[
     str,
@@ -48,6 +51,23 @@ def connection_settings(
     return {"headers": given, "tls": make_tls(tls_root, tls_key, tls_cert, tls_insecure)}
 
 
-def open_client(url: str, model: str, timeout_s: float, retries: int, connection: dict[str, Any]) -> Client:
-    """Return a client for these options."""
-    return Client(url, model=model, timeout_s=timeout_s, retries=retries, **connection)
+@contextmanager
+def open_client(url: str, model: str, timeout_s: float, retries: int, connection: dict[str, Any]) -> Iterator[Client]:
+    """Lend a client for these options; a model that the server has not is refused with those that it has."""
+    with Client(url, model=model, timeout_s=timeout_s, retries=retries, **connection) as client:
+        try:
+            yield client
+        except ModelNotFoundError as exc:
+            raise ModelNotFoundError(f"{exc}{_models_of(client)}", status=exc.status) from exc
+
+
+def _models_of(client: Client) -> str:
+    """Return what to choose from in words; none where the server does not tell."""
+    try:
+        names = client.models(_ASIDE_S)
+    except LemicaClientError:
+        return ""
+    return f"; the server has {', '.join(names) or 'no model ready'}: see --model"
+
+
+_ASIDE_S = 5.0  # what is asked only to word an error better

@@ -62,6 +62,6 @@ def _load() -> Any:
         from lemica_client.ui import serve  # noqa: PLC0415  (Gradio: an extra of its own)
     except ModuleNotFoundError as exc:
         raise MissingDependencyError(
-            f"lemica ui needs {exc.name}: install the extra `ui` (pip install 'lemica[ui]')"
+            f"lemica ui needs {exc.name}: install the extra `ui` (pip install '.[ui]' in a checkout of lemica)"
         ) from exc
     return serve

@@ -172,6 +172,13 @@ class Client:
         """
         _run(self._core.wait_until_ready(timeout_s))
 
+    def models(self, timeout_s: float | None = None) -> list[str]:
+        """Return the names of the models that the server has ready, sorted; other backends' as well.
+
+        Raises the errors of `generate`.
+        """
+        return _run(self._core.models(timeout_s))
+
     def model_config(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Return the model's configuration as the server has loaded it: the fields of its config.pbtxt.
 

@@ -91,4 +91,4 @@ def _reason(entry: EntryPoint, exc: Exception) -> str:
     extras = _EXTRAS.get(_package(entry))
     if not isinstance(exc, ImportError) or extras is None:
         return f"{type(exc).__name__}: {exc}"
-    return f"{exc}; install what it needs with pip install 'lemica[{extras}]'"
+    return f"{exc}; install what it needs with pip install '.[{extras}]' in a checkout of lemica"

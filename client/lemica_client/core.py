@@ -123,6 +123,10 @@ class Core:
             await self.transport.sleep(min(_POLL_S, remaining_s))
         raise ServerUnavailableError(f"{self.url} was not ready within {limit_s:.3g} s: {missing}")
 
+    async def models(self, timeout_s: float | None) -> list[str]:
+        """Return the names of the models that the server has ready."""
+        return await self.transport.models(self.timeout(timeout_s))
+
     async def model_config(self, timeout_s: float | None) -> dict[str, Any]:
         """Return the model's configuration."""
         return await self.transport.model_config(self.model, self.timeout(timeout_s))

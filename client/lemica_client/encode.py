@@ -43,8 +43,8 @@ def encode(frames: NDArray[np.uint8], fps: float, file_format: str) -> bytes:
         import av  # noqa: PLC0415  (lazy: a video that the server encoded needs none)
     except ModuleNotFoundError as exc:
         raise MissingDependencyError(
-            "encoding a video needs PyAV: install the extra `client` (pip install 'lemica[client]'), "
-            "or let the server encode it with file_format=..."
+            "encoding a video needs PyAV: install the extra `client` "
+            "(pip install '.[client]' in a checkout of lemica), or let the server encode it with file_format=..."
         ) from exc
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=file_format, options=_MUXER_OPTIONS[file_format]) as container:

@@ -55,7 +55,8 @@ def _make_bar() -> tqdm[Any]:
         from tqdm.auto import tqdm as auto  # noqa: PLC0415  (a widget in a notebook, a line in a terminal)
     except ModuleNotFoundError as exc:
         raise MissingDependencyError(
-            f"progress=True needs {exc.name}: install the extra `client` (pip install 'lemica[client]')"
+            f"progress=True needs {exc.name}: install the extra `client` "
+            "(pip install '.[client]' in a checkout of lemica)"
         ) from exc
     return auto(unit="step", desc="waiting")
 

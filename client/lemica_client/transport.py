@@ -6,7 +6,7 @@ suspend: `lemica_client.blocking` runs them without an event loop.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -34,6 +34,9 @@ class Transport(Protocol):
 
     async def model_config(self, model: str, timeout_s: float) -> dict[str, Any]:
         """Return the model's configuration as the server has loaded it (the fields of config.pbtxt)."""
+
+    async def models(self, timeout_s: float) -> list[str]:
+        """Return the names of the models that the server has ready, sorted."""
 
     async def infer(
         self,
@@ -75,7 +78,8 @@ def open_transport(connection: Connection, is_async: bool = False) -> Transport:
         return _make(connection, is_async)
     except ModuleNotFoundError as exc:
         raise MissingDependencyError(
-            f"talking to a server needs {exc.name}: install the extra `client` (pip install 'lemica[client]')"
+            f"talking to a server needs {exc.name}: install the extra `client` "
+            "(pip install '.[client]' in a checkout of lemica)"
         ) from exc
 
 
@@ -96,6 +100,17 @@ def _make(connection: Connection, is_async: bool) -> Transport:
     from lemica_client.transport_http import HttpTransport  # noqa: PLC0415
 
     return HttpTransport(connection)
+
+
+def ready_models(index: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return the names in a server's repository index that can be asked, sorted.
+
+    Examples
+    --------
+    >>> ready_models([{"name": "b", "state": "READY"}, {"name": "broken", "state": "UNAVAILABLE"}, {"name": "c"}])
+    ['b']
+    """
+    return sorted({entry["name"] for entry in index if entry.get("state") == "READY"})
 
 
 def to_infer_inputs(infer_input: Callable[..., Any], tensors: list[InputTensor]) -> list[Any]:

@@ -29,6 +29,7 @@ from lemica_client.transport import (
     Arrays,
     read_outputs,
     read_response,
+    ready_models,
     to_infer_inputs,
     to_requested_outputs,
 )
@@ -67,6 +68,14 @@ class GrpcTransport:
             )
         config: dict[str, Any] = answer["config"]
         return config
+
+    async def models(self, timeout_s: float) -> list[str]:
+        """Return the names of the models that the server has ready, sorted."""
+        with self._errors():
+            index = self._client().get_model_repository_index(
+                headers=self._headers, as_json=True, client_timeout=timeout_s
+            )
+        return ready_models(index.get("models", []))
 
     async def infer(
         self,

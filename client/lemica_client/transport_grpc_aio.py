@@ -21,6 +21,7 @@ from lemica_client.transport import (
     Arrays,
     read_outputs,
     read_response,
+    ready_models,
     to_infer_inputs,
     to_requested_outputs,
 )
@@ -54,6 +55,15 @@ class AsyncGrpcTransport:
             answer = await client.get_model_config(model, headers=self._headers, as_json=True, client_timeout=timeout_s)
         config: dict[str, Any] = answer["config"]
         return config
+
+    async def models(self, timeout_s: float) -> list[str]:
+        """Return the names of the models that the server has ready, sorted."""
+        with self._errors():
+            client = await self._client()
+            index = await client.get_model_repository_index(
+                headers=self._headers, as_json=True, client_timeout=timeout_s
+            )
+        return ready_models(index.get("models", []))
 
     async def infer(
         self,

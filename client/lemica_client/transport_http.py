@@ -35,7 +35,14 @@ from lemica_client.errors import (
 from lemica_client.protocol import InputTensor
 from lemica_client.shared_memory import Region
 from lemica_client.sse import read_line, refusal, stream_body, stream_headers, stream_path
-from lemica_client.transport import REGION_TIMEOUT_S, Arrays, read_outputs, to_infer_inputs, to_requested_outputs
+from lemica_client.transport import (
+    REGION_TIMEOUT_S,
+    Arrays,
+    read_outputs,
+    ready_models,
+    to_infer_inputs,
+    to_requested_outputs,
+)
 
 _MAX_LINE_BYTES = 1 << 30  # a video as base64 is one line
 
@@ -68,6 +75,11 @@ class HttpTransport:
         with self._connect(timeout_s) as client:
             config: dict[str, Any] = client.get_model_config(model, headers=self._headers)
             return config
+
+    async def models(self, timeout_s: float) -> list[str]:
+        """Return the names of the models that the server has ready, sorted."""
+        with self._connect(timeout_s) as client:
+            return ready_models(client.get_model_repository_index(headers=self._headers))
 
     async def infer(
         self,

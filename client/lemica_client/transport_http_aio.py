@@ -21,7 +21,14 @@ from lemica_client.errors import (
 from lemica_client.protocol import InputTensor
 from lemica_client.shared_memory import Region
 from lemica_client.sse import read_line, refusal, stream_body, stream_headers, stream_path
-from lemica_client.transport import REGION_TIMEOUT_S, Arrays, read_outputs, to_infer_inputs, to_requested_outputs
+from lemica_client.transport import (
+    REGION_TIMEOUT_S,
+    Arrays,
+    read_outputs,
+    ready_models,
+    to_infer_inputs,
+    to_requested_outputs,
+)
 
 
 class AsyncHttpTransport:
@@ -45,6 +52,11 @@ class AsyncHttpTransport:
         async with self._connect(timeout_s) as client:
             config: dict[str, Any] = await client.get_model_config(model, headers=dict(self._headers))
             return config
+
+    async def models(self, timeout_s: float) -> list[str]:
+        """Return the names of the models that the server has ready, sorted."""
+        async with self._connect(timeout_s) as client:
+            return ready_models(await client.get_model_repository_index(headers=dict(self._headers)))
 
     async def infer(
         self,

@@ -9,14 +9,24 @@ from torch import Tensor, nn
 
 from lemica_planner.integrations.errors import PipelineError
 
-__all__ = ["Stack", "find_stack", "find_transformer", "hidden_states", "with_hidden_states"]
+__all__ = ["Stack", "find_stack", "find_transformer", "hidden_states", "latents_shape", "with_hidden_states"]
 
 
 class Stack(NamedTuple):
-    """The block stack of a transformer."""
+    """The block stack of a transformer.
+
+    Attributes
+    ----------
+    blocks : tuple of Module
+    end : Module or None
+        The first module that is declared after them.
+    last : Module or None
+        The last block, where all of them are of one list, so that each gets what the one before it returned.
+    """
 
     blocks: tuple[nn.Module, ...]
-    end: nn.Module  # the first module after them
+    end: nn.Module | None
+    last: nn.Module | None
 
 
 def find_transformer(pipeline: Any) -> nn.Module:
@@ -37,24 +47,34 @@ def find_transformer(pipeline: Any) -> nn.Module:
 def find_stack(transformer: nn.Module) -> Stack:
     """Find the block lists, and the module that is declared, and so in diffusers runs, right after them.
 
-    Raises `PipelineError` if there is no such thing.
+    Raises `PipelineError` if there are none, or there is more than one list and nothing after them.
     """
     children = dict(transformer.named_children())
-    lists = [name for name, child in children.items() if _is_block_list(name, child)]
+    lists = _block_lists(children)
     later = list(children)[list(children).index(lists[-1]) + 1 :] if lists else []
     ends = [children[name] for name in later if not isinstance(children[name], nn.ModuleList)]
-    if not ends:
+    if not lists or (len(lists) > 1 and not ends):
         raise PipelineError(
             f"{type(transformer).__name__} has no block stack: looked for torch.nn.ModuleList children whose names end "
-            f"in 'blocks' (found {lists or 'none'}), and for the first module declared after them, such as norm_out "
-            f"(found none); its children are {list(children)}; use a diffusers video transformer"
+            f"in 'blocks', or named 'layers' (found {lists or 'none'}), and for the first module declared after them, "
+            f"such as norm_out (found none), which only one list can do without; its children are {list(children)}; "
+            "use a diffusers video transformer"
         )
-    return Stack(tuple(block for name in lists for block in children[name].children()), ends[0])
+    blocks = tuple(block for name in lists for block in children[name].children())
+    return Stack(blocks, ends[0] if ends else None, blocks[-1] if len(lists) == 1 else None)
 
 
-def _is_block_list(name: str, child: nn.Module) -> bool:
+def _block_lists(children: Mapping[str, nn.Module]) -> list[str]:
+    lists = {name: child for name, child in children.items() if isinstance(child, nn.ModuleList) and len(child) > 0}
     # blocks over text alone, as in Kandinsky 5, come before the stack
-    return isinstance(child, nn.ModuleList) and len(child) > 0 and name.endswith("blocks") and name[:4] != "text"
+    named = [name for name in lists if name.endswith("blocks") and not name.startswith("text")]
+    return named or [name for name in lists if name == "layers"]
+
+
+def latents_shape(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the shape of what a transformer denoises; () where it is no tensor, as Z-Image's list of images."""
+    found = kwargs.get("hidden_states", args[0] if args else None)
+    return tuple(found.shape) if isinstance(found, Tensor) else ()
 
 
 def hidden_states(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor:

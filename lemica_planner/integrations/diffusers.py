@@ -5,9 +5,10 @@
 ...     video = pipeline("a red circle moving right").frames
 
 At a skipped step the blocks do not run: the first module after them gets what entered them plus the residual of the
-last computed step (arXiv 2511.00090, section 3.1), or a forecast of it from the last few. Steps are counted by watching
-the pipeline's scheduler, so callers pass no callbacks. With `block_stack` and `stack_cache`, this is the only module of
-the planner that imports torch and diffusers.
+last computed step (arXiv 2511.00090, section 3.1), or a forecast of it from the last few. Where that module gets
+another shape, as in Kandinsky 5, or none follows, as in Z-Image, the last block returns that. Steps are counted by
+watching the pipeline's scheduler, so callers pass no callbacks. With `block_stack` and `stack_cache`, this is the only
+module of the planner that imports torch and diffusers.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from lemica_planner.integrations.block_stack import (
     find_stack,
     find_transformer,
     hidden_states,
+    latents_shape,
     with_hidden_states,
 )
 from lemica_planner.integrations.errors import PipelineError
@@ -132,7 +134,7 @@ def apply(pipeline: Any, plan: CachePlan, budget: str | int, *, may_change: bool
     clock = StepClock[Kept](pipeline, compared, _skipped(entry.steps), keeps_all=may_change or looks_back)
     with ExitStack() as undo:
         clock.install(undo)
-        _hook_up(undo, transformer, stack, StackCache(clock, fills, partial(_is_guided, pipeline)))
+        _hook_up(undo, transformer, stack, StackCache(clock, stack, fills, partial(_is_guided, pipeline)))
         return InstalledCache(clock, entry.steps, undo.pop_all())
 
 
@@ -170,8 +172,10 @@ def _refuse_rivals(transformer: nn.Module) -> None:
 
 
 def _hook_up(undo: ExitStack, transformer: nn.Module, stack: Stack, cache: StackCache) -> None:
-    hooks = [(transformer, _RootHook(cache)), (stack.end, _EndHook(cache))]
-    for module, hook in hooks + [(block, _BlockHook(cache)) for block in stack.blocks]:
+    hooks: list[tuple[nn.Module, ModelHook]] = [(block, _BlockHook(cache)) for block in stack.blocks]
+    if stack.end is not None:
+        hooks.insert(0, (stack.end, _EndHook(cache)))
+    for module, hook in [(transformer, _RootHook(cache)), *hooks]:
         registry = HookRegistry.check_if_exists_or_initialize(module)
         registry.register_hook(hook, _HOOK)
         undo.callback(registry.remove_hook, _HOOK, recurse=False)
@@ -196,7 +200,7 @@ class _RootHook(ModelHook):  # type: ignore[misc]
         self._cache, self._context = cache, _ContextName()
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        self._cache.enter(self._context.name, hidden_states(module, args, kwargs))
+        self._cache.enter(self._context.name, latents_shape(args, kwargs))
         return args, kwargs
 
     def post_forward(self, module: nn.Module, output: Any) -> Any:

@@ -7,14 +7,14 @@ pipeline's calls.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lemica_planner.integrations.block_stack import hidden_states
+from lemica_planner.integrations.block_stack import Stack, hidden_states
 from lemica_planner.integrations.errors import PipelineError
 from lemica_planner.integrations.step_clock import Branch, StepClock
 from lemica_planner.operators import OPERATORS, SPLIT, depths
@@ -39,9 +39,11 @@ class _Call:
     """One call of the transformer."""
 
     branch: Branch
+    is_list: bool  # of videos or images, as in Z-Image, which has the conditional half first
     start: Tensor | None = None  # what entered the stack
     keeps: Kept | None = None  # filled in by a computed call before a skipped step
     reuses: Kept | None = None
+    last: Any = None  # what the last block returned
     end: Tensor | None = None  # what left the stack
 
 
@@ -51,6 +53,7 @@ class StackCache:
     Parameters
     ----------
     clock : StepClock
+    stack : Stack
     fills : mapping of int to Fill
         What skipped steps are made of; those that it does not name reuse the last residual.
     is_guided : callable
@@ -58,18 +61,24 @@ class StackCache:
     """
 
     def __init__(
-        self, clock: StepClock[Kept], fills: Mapping[int, Fill], is_guided: Callable[[str | None], bool | None]
+        self,
+        clock: StepClock[Kept],
+        stack: Stack,
+        fills: Mapping[int, Fill],
+        is_guided: Callable[[str | None], bool | None],
     ) -> None:
         self._clock, self._fills, self._is_guided = clock, fills, is_guided
         self._operators = {fill.operator for fill in fills.values()} or {_PLAIN.operator}
         self._depth = depths(self._operators)["residual"]
+        self._last = stack.last
+        self._ends_in_block = stack.end is None  # the last block ends the stack, and not the module after it
         self._call: _Call | None = None
         self._is_proved = False  # that blanks reach nothing but the end of the stack
 
-    def enter(self, context: str | None, latents: Tensor) -> None:
+    def enter(self, context: str | None, latents: Sequence[int]) -> None:
         """Begin a call of the transformer; one that an error ended is forgotten."""
         self._call = None
-        self._call = _Call(self._clock.enter(context, latents.shape))
+        self._call = _Call(self._clock.enter(context, latents), is_list=not latents)
 
     def run_block(self, block: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Run one block, or return blanks in its place."""
@@ -78,12 +87,20 @@ class StackCache:
             return forward(*args, **kwargs)
         if call.start is None:
             self._enter_stack(call, hidden_states(block, args, kwargs))
-        if call.reuses is not None:
-            return call.reuses.outputs[block]
-        output = forward(*args, **kwargs)
+        output = forward(*args, **kwargs) if call.reuses is None else call.reuses.outputs[block]
         if call.keeps is not None:
             call.keeps.outputs[block] = _blank(output)
-        return output
+        return self._leave_last(call, output) if block is self._last else output
+
+    def _leave_last(self, call: _Call, output: Any) -> Any:
+        """Leave the stack, if it ends here."""
+        if not self._ends_in_block:
+            call.last = output  # whether it does is seen behind it
+            return output
+        assert self._last is not None
+        if call.start is None or not _is_alike(output, call.start):
+            raise _bad_end(self._last, "the last block", output, call.start)
+        return self._leave(call, output)
 
     def _enter_stack(self, call: _Call, hidden: Tensor) -> None:
         kept = self._clock.kept.get(call.branch)
@@ -95,12 +112,22 @@ class StackCache:
         call.start = hidden if call.keeps is None else hidden.clone()  # blocks may write into their input
 
     def leave_stack(self, end: nn.Module, hidden: Tensor) -> Tensor:
-        """Keep the residual of a computed call, or put the sum in the place of blanks."""
+        """Leave the stack before the module after it, or learn that the last block is its end."""
         call = self._call
-        if call is None:
+        if call is None or self._ends_in_block:
             return hidden
-        if call.start is None or call.start.shape != hidden.shape:
-            raise _bad_end(end, hidden, call.start)
+        if call.start is not None and call.start.shape == hidden.shape:
+            return self._leave(call, hidden)
+        if call.start is None or call.reuses is not None or not _is_alike(call.last, call.start):
+            raise _bad_end(end, "declared after the block lists", hidden, call.start)
+        self._ends_in_block = True
+        self._leave(call, call.last)
+        return hidden
+
+    def _leave(self, call: _Call, hidden: Tensor) -> Tensor:
+        """Keep the residual of a computed call, or put the sum in the place of blanks."""
+        assert call.start is not None
+        call.last = None
         if call.keeps is not None:
             # Wan casts to float32 behind its last block; in the stack's own dtype nothing is lost
             self._keep(call.branch, hidden.to(call.start.dtype) - call.start)
@@ -144,7 +171,8 @@ class StackCache:
             is_guided = self._is_guided(branch.context)
             if is_guided is False:
                 return ("cond",)
-            if is_guided and hidden.shape[0] % 2 == 0:
+            is_list = self._call is not None and self._call.is_list
+            if is_guided and not is_list and hidden.shape[0] % 2 == 0:
                 return ("uncond", "cond")
         raise PipelineError(
             f"{SPLIT} needs to know which calls of the transformer are conditional; this pipeline makes call "
@@ -191,9 +219,14 @@ def _tensors(output: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _bad_end(end: nn.Module, hidden: Tensor, start: Tensor | None) -> PipelineError:
+def _is_alike(output: Any, start: Tensor) -> bool:
+    return isinstance(output, Tensor) and output.shape == start.shape
+
+
+def _bad_end(end: nn.Module, where: str, hidden: Any, start: Tensor | None) -> PipelineError:
     entered = "no block ran before it" if start is None else f"{tuple(start.shape)} entered the first block"
+    got = f"of shape {tuple(hidden.shape)}" if isinstance(hidden, Tensor) else f"in a {type(hidden).__name__}"
     return PipelineError(
-        f"{type(end).__name__}, declared after the block lists, got hidden states of shape {tuple(hidden.shape)}, but "
-        f"{entered}; the block stack must end there and keep the shape: this transformer cannot be cached"
+        f"{type(end).__name__}, {where}, has hidden states {got}, but {entered}; the block stack must end there and "
+        "keep the shape: this transformer cannot be cached"
     )

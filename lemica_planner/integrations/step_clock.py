@@ -20,7 +20,7 @@ from lemica_planner.plan import CachePlan
 from lemica_planner.sampler_time import sampler_times
 from lemica_planner.value_history import ValueHistory
 
-__all__ = ["Branch", "StepClock"]
+__all__ = ["Branch", "StepClock", "Steps"]
 
 _MAX_CALLS = 8  # of one branch in one step; guided pipelines make at most four
 _Kept = TypeVar("_Kept")
@@ -41,12 +41,29 @@ class Branch(NamedTuple):
     call: int
 
 
+class Steps:
+    """Tells a sampler's steps from calls of ``scheduler.step`` that take the same step again.
+
+    Cosmos calls it twice a step: first for what each of guidance's branches predicts, then, with the sampler's index
+    set back, for the step itself.
+    """
+
+    def __init__(self) -> None:
+        self._index: int | None = None
+
+    def is_new(self, scheduler: Any) -> bool:
+        """Return whether the call that just ended took another step than the one before."""
+        before, self._index = self._index, getattr(scheduler, "step_index", None)
+        return self._index is None or self._index != before
+
+
 @dataclass
 class _Generation(Generic[_Kept]):
     """State of one generation; nothing of it outlives the next `set_timesteps`."""
 
     total: int
     history: ValueHistory
+    steps: Steps = field(default_factory=Steps)
     step: int = 0
     is_checked: bool = False
     is_stepped_by_copies: bool = False  # since the last step
@@ -172,7 +189,7 @@ class StepClock(Generic[_Kept]):
 
     def _advance(self) -> None:
         generation = self._generation
-        if generation is None:
+        if generation is None or not generation.steps.is_new(self._scheduler):
             return
         generation.step += 1
         generation.calls.clear()

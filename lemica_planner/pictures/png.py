@@ -1,4 +1,4 @@
-"""Writes pictures as PNG files, in the colours for light ground. Needs matplotlib: ``pip install 'lemica[report]'``."""
+"""Writes pictures as PNG files, in the colours for light ground. Needs matplotlib: ``pip install '.[report]'``."""
 
 from __future__ import annotations
 

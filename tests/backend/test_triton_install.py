@@ -56,7 +56,7 @@ def test_server_without_a_python_backend_is_passed_over(monkeypatch, tmp_path):
     incomplete = make_server(tmp_path / "mine")
     (tmp_path / "mine" / "backends" / "python" / STUB_NAME).unlink()
     monkeypatch.setenv("PATH", str(incomplete.parent))
-    with pytest.raises(TritonNotFoundError, match=r"pip install 'lemica\[server\]'"):
+    with pytest.raises(TritonNotFoundError, match=r"pip install '\.\[server\]' in a checkout of lemica"):
         find_triton()
     in_container = make_server(tmp_path / "opt")
     assert find_triton().executable == in_container

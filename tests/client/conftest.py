@@ -32,6 +32,7 @@ class FakeTransport:
 
     def __init__(self, *, config=CONFIG, info=INFO, ready=(True,), raises=None, failing=()):
         self.config, self.info, self.ready, self.raises = config, info, list(ready), raises
+        self.known_models = []
         self.failing, self.pauses_s = list(failing), []
         self.requests, self.config_reads, self.is_closed = [], 0, False
 
@@ -46,6 +47,11 @@ class FakeTransport:
         if self.raises:
             raise self.raises
         return self.config
+
+    async def models(self, timeout_s):
+        if isinstance(self.known_models, Exception):
+            raise self.known_models
+        return self.known_models
 
     async def infer(self, model, inputs, outputs, timeout_s, regions):
         self.requests.append((model, {tensor.name: tensor for tensor in inputs}, outputs, timeout_s))

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from importlib import metadata
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -52,6 +53,11 @@ def test_help_names_every_command_and_option():
     text = run("generate", "--help").output
     for name in ("budget", "seed", "output", "url", "model", "guidance-scale", "num-inference-steps", "timeout-s"):
         assert f"--{name}" in text
+
+
+def test_version_is_that_of_the_package():
+    done = run("--version")
+    assert (done.exit_code, done.stdout) == (0, f"lemica {metadata.version('lemica')}\n")
 
 
 def test_generate_writes_the_servers_file_and_a_summary(transport, tmp_path):
@@ -136,7 +142,7 @@ def test_a_server_that_says_little_gets_a_short_summary(transport):
     ("error", "code"),
     [
         (errors.InvalidRequestError("seed: no"), 2),
-        (errors.ModelNotFoundError("no [model]"), 1),
+        (errors.ServerError("no [model]"), 1),
         (errors.ServerUnavailableError("queue full"), 1),
         (errors.RequestTimeoutError("too slow"), 1),
         (errors.RequestCancelledError("cancelled"), 1),
@@ -152,6 +158,28 @@ def test_an_error_is_one_line_and_an_exit_code(transport, error, code, tmp_path)
     assert done.stderr == (f"error: {text}\n" if text else "cancelled\n")
     assert done.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [("generate", "a cat"), ("plan",), ("ui",)])
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [
+        (["a", "b"], "; the server has a, b: see --model"),
+        ([], "; the server has no model ready: see --model"),
+        (errors.ServerError("not allowed here"), ""),
+    ],
+)
+def test_an_unknown_model_is_refused_with_those_that_there_are(transport, command, known, said):
+    transport.raises, transport.known_models = errors.ModelNotFoundError("no [model]"), known
+    done = run(*command)
+    assert (done.exit_code, done.stderr) == (1, f"error: no [model]{said}\n")
+
+
+@pytest.mark.server
+def test_a_real_server_tells_its_models(stand_in_url):
+    done = run("plan", "--url", stand_in_url, "--model", "nosuch")
+    assert done.exit_code == 1
+    assert re.search(r"nosuch.*; the server has large, latte_like, toy, toy_stream: see --model\n$", done.stderr)
 
 
 @pytest.mark.parametrize("output", ["video.avi", "no/such/folder/video.mp4"])
@@ -179,12 +207,13 @@ def test_plan_shows_the_budgets(transport):
         "3": {"steps": [0, 4, 9], "predicted_error": 0.25, "errors": [0.25, 0.125]},
         "4": {"steps": [0, 3, 5, 9], "predicted_error": None, "errors": None},
         "5": {"steps": [0, 1, 3, 5, 9], "predicted_error": 0.0625, "errors": [0.0625] * 4},
+        "7": {"steps": [0, 1, 2, 3, 4, 5, 9], "predicted_error": 0.0, "errors": [0.0] * 6},
     }
     plan = {"names": {"fast": 3, "slow": 4}, "entries": entries, "provenance": {"num_inference_steps": 10}}
     transport.config = {"parameters": {"cache_plan": {"string_value": json.dumps(plan)}}}
     text = run("plan").stdout
     assert all(word in text for word in ("fast", "slow", "3 of 10", "0 4 9", "0 3 5 9", "0.25", "not measured"))
-    assert "3, 4, 5" in text
+    assert "budgets: full, 3 to 5, 7" in text
     assert json.loads(run("plan", "--json").stdout) == plan
 
 
@@ -215,15 +244,19 @@ def test_a_command_whose_package_is_missing_names_the_extra(plug_in):
     plug_in("serve", "lemica_backend.no_such_module:serve")
     done = run("serve", "--http-port", "8000", "folder")
     assert done.exit_code == 1
-    assert re.fullmatch(r"error: lemica serve .*pip install 'lemica\[backend,server\]'\n", done.stderr)
-    assert "lemica[backend,server]" in re.sub(r"[\s│]+", " ", run("--help").output)
+    assert re.fullmatch(
+        r"error: lemica serve .*pip install '\.\[backend,server\]' in a checkout of lemica\n", done.stderr
+    )
+    assert "'.[backend,server]'" in re.sub(r"[\s│]+", " ", run("--help").output)
 
 
 def test_serve_on_a_client_only_install_names_the_extra(monkeypatch):
     monkeypatch.setattr(commands, "find_spec", lambda name: None)
     done = run("serve", "--model-repository", ".")
     assert done.exit_code == 1
-    assert re.fullmatch(r"error: lemica serve .*'torch'.*pip install 'lemica\[backend,server\]'\n", done.stderr)
+    assert re.fullmatch(
+        r"error: lemica serve .*'torch'.*pip install '\.\[backend,server\]' in a checkout of lemica\n", done.stderr
+    )
 
 
 def test_a_package_that_is_missing_only_later_is_reported_alike(plug_in):
@@ -255,4 +288,6 @@ def test_ui_without_gradio_names_the_extra(transport, monkeypatch):
     monkeypatch.delitem(sys.modules, "lemica_client.ui", raising=False)
     done = run("ui")
     assert done.exit_code == 1
-    assert re.fullmatch(r"error: lemica ui needs gradio: .*pip install 'lemica\[ui\]'\)\n", done.stderr)
+    assert re.fullmatch(
+        r"error: lemica ui needs gradio: .*pip install '\.\[ui\]' in a checkout of lemica\)\n", done.stderr
+    )

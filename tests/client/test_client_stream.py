@@ -38,6 +38,9 @@ class Awaited:
     def generate(self, *arguments, **options):
         return self._runner.run(self._client.generate(*arguments, **options))
 
+    def models(self):
+        return self._runner.run(self._client.models())
+
     def stream(self, *arguments, **options):
         events = self._client.stream(*arguments, **options)
         try:
@@ -194,6 +197,10 @@ def test_over_http_a_refusal_without_its_code_is_a_server_error(kind, stand_in):
 def test_an_unknown_model_is_not_found(stand_in_url):
     with Client(stand_in_url, model="nothing") as client, pytest.raises(ModelNotFoundError):
         list(client.stream("x", **FILE))
+
+
+def test_the_server_names_its_models(client):
+    assert client.models() == ["large", "latte_like", "toy", "toy_stream"]
 
 
 def test_streams_run_at_the_same_time(stand_in_url):

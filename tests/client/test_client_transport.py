@@ -57,7 +57,7 @@ def test_a_missing_tritonclient_names_the_extra(url, monkeypatch):
     for name in ("lemica_client.transport_grpc", "lemica_client.transport_http"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "tritonclient", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'lemica\[client\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[client\]' in a checkout of lemica"):
         open_transport(Connection(parse_url(url)))
 
 

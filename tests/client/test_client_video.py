@@ -94,7 +94,7 @@ def test_a_suffix_that_is_no_format_is_refused(tmp_path, name):
 
 def test_a_missing_pyav_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'lemica\[client\]'"):
+    with pytest.raises(MissingDependencyError, match=r"pip install '\.\[client\]' in a checkout of lemica"):
         Video({}, frames=make_frames()).save(tmp_path / "video.mp4")
     assert Video({}, file_bytes=b"x", file_format="mp4").save(tmp_path / "video.mp4").is_file()
 

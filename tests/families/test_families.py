@@ -12,8 +12,9 @@ from tests.tiny.family import COMPUTED, assert_close, reused_by_hand
 SHORT, LONG = "a cat", "a sign on a door"
 
 
-def test_in_bfloat16_it_rounds_as_the_pipeline_does(piped):
-    half = piped.in_dtype(torch.bfloat16)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_it_rounds_as_the_pipeline_does(piped, dtype):
+    half = piped.in_dtype(dtype)
     ours, theirs = (make(SHORT, guidance_scale=1.0, steps=3) for make in (half.ours, half.theirs))
     assert (ours.float() - theirs.float()).abs().mean() <= 0.01 * theirs.float().abs().mean()
     assert half.model.decode(ours).shape[0] == half.model.info.num_frames

@@ -10,7 +10,6 @@ from diffusers import (
     DDPMScheduler,
     FirstBlockCacheConfig,
     FlowMatchEulerDiscreteScheduler,
-    LuminaNextDiT2DModel,
     UNet2DModel,
 )
 from torch import nn
@@ -99,13 +98,11 @@ def test_a_pipeline_without_a_transformer_is_refused():
 
 def test_a_transformer_without_a_block_stack_is_refused():
     pipeline = tiny_wan()
-    pipeline.transformer = LuminaNextDiT2DModel(
-        sample_size=8, hidden_size=24, num_layers=1, num_attention_heads=2, num_kv_heads=2, cross_attention_dim=8
-    )
-    refuse(pipeline, r"names end in 'blocks' \(found none\).*norm_out.*its children are .*'layers'")
+    del pipeline.transformer.blocks
+    refuse(pipeline, r"names end in 'blocks', or named 'layers' \(found none\).*norm_out.*its children are .*'rope'")
     pipeline = tiny_wan()
-    del pipeline.transformer.norm_out, pipeline.transformer.proj_out
-    refuse(pipeline, r"found \['blocks'\].*first module declared after them.*\(found none\)")
+    pipeline.transformer.more_blocks = nn.ModuleList([nn.Identity()])
+    refuse(pipeline, r"found \['blocks', 'more_blocks'\].*first module declared after them.*\(found none\)")
 
 
 def test_a_second_transformer_is_refused():
@@ -138,6 +135,20 @@ def test_a_transformer_that_uses_its_blocks_elsewhere_is_refused():
     net.blocks[-1].register_forward_hook(lambda _module, _args, output: seen.append(output))
     net.proj_out.register_forward_hook(lambda _module, _args, output: output + seen[-1].mean())
     with apply(pipeline, make_plan(), "fast"), pytest.raises(PipelineError, match="one stream"):
+        generate(pipeline)
+
+
+def test_a_stack_whose_last_block_returns_two_streams_and_has_nothing_after_it_is_refused():
+    pipeline = tiny_wan()
+    net = pipeline.transformer
+    head = nn.ModuleList([net.norm_out, net.proj_out])  # lists are nothing that follows
+    del net.norm_out, net.proj_out
+    net.register_module("head", head)
+    object.__setattr__(net, "norm_out", lambda both: head[0](both[0]))
+    object.__setattr__(net, "proj_out", head[1].forward)
+    last = net.blocks[-1].forward
+    net.blocks[-1].forward = lambda *args: (last(*args), args[1])
+    with apply(pipeline, make_plan(), "fast"), pytest.raises(PipelineError, match=r"the last block, has .* in a tuple"):
         generate(pipeline)
 
 

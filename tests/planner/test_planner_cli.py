@@ -1,5 +1,6 @@
 import json
 import shutil
+from importlib import metadata
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -55,6 +56,10 @@ def fail(*arguments):
 def test_help(flag):
     assert all(command in succeed(flag) for command in COMMANDS)
     assert all("Usage" in succeed(command, flag) for command in COMMANDS)
+
+
+def test_version_is_that_of_the_package():
+    assert succeed("--version") == f"lemica-planner {metadata.version('lemica')}\n"
 
 
 def test_solve_writes_a_plan(folder):
@@ -312,7 +317,7 @@ def test_calibrate_refuses_before_it_loads_the_model(folder, replayers, argument
 
 def test_workers_without_ray_are_refused_before_the_model_is_loaded(folder, replayers, monkeypatch):
     monkeypatch.setattr("lemica_planner.cluster.find_spec", lambda name: None)
-    assert "install lemica[ray]" in fail(*LAZY, "--workers", 1)
+    assert "pip install '.[ray]' in a checkout of lemica" in fail(*LAZY, "--workers", 1)
     assert not replayers
 
 

@@ -314,7 +314,7 @@ def test_png_without_matplotlib_is_one_line(folder, monkeypatch):
     monkeypatch.delitem(sys.modules, "lemica_planner.pictures.png", raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     line = fail("report", "graph.npz", "--png", "png")
-    assert "install lemica[report]" in line
+    assert "pip install '.[report]' in a checkout of lemica" in line
     assert not Path("png").exists()
     assert not Path("report.html").exists()
 

@@ -111,8 +111,8 @@ def assert_close(ours, theirs):
 def reused_by_hand(pipeline, steps):
     """Reuse residuals in the pipeline at all but the given steps, by plain torch hooks.
 
-    All blocks run, and what they made is thrown away at skipped steps. A step ends when the scheduler steps; the branch
-    is the order of the transformer's calls in a step.
+    All blocks run, and what they made is thrown away at skipped steps. A step ends when the scheduler steps after calls
+    of the transformer (Cosmos steps it once more); the branch is the order of these calls in a step.
     """
     at = {"step": 0, "call": 0}
     residuals, started = {}, {}
@@ -120,24 +120,25 @@ def reused_by_hand(pipeline, steps):
     def enter(_module, args, kwargs):
         started["hidden"] = (kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]).clone()
 
-    def leave(_module, args):
-        hidden = args[0]
+    def replaced(hidden):
         if at["step"] in steps:
             residuals[at["call"]] = hidden - started["hidden"]
-        hidden = started["hidden"] + residuals[at["call"]]
+        else:
+            hidden = started["hidden"] + residuals[at["call"]]
         at["call"] += 1
-        return (hidden, *args[1:])
+        return hidden
 
     inner = pipeline.scheduler.step
 
     @functools.wraps(inner)  # pipelines look at its parameters
     def step(*args, **kwargs):
-        at.update(step=at["step"] + 1, call=0)
+        if at["call"]:
+            at.update(step=at["step"] + 1, call=0)
         return inner(*args, **kwargs)
 
     nets = [net for net in (pipeline.transformer, getattr(pipeline, "transformer_2", None)) if net is not None]
     hooks = [first_block(net).register_forward_pre_hook(enter, with_kwargs=True) for net in nets]
-    hooks += [stack_end(net).register_forward_pre_hook(leave) for net in nets]
+    hooks += [hook_end(net, replaced) for net in nets]
     pipeline.scheduler.step = step
     try:
         yield
@@ -148,8 +149,12 @@ def reused_by_hand(pipeline, steps):
 
 
 def first_block(net):
-    lists = ("blocks", "transformer_blocks", "spatial_blocks")
-    return next(getattr(net, name) for name in lists if hasattr(net, name))[0]
+    return block_list(net)[0]
+
+
+def block_list(net):
+    lists = ("blocks", "transformer_blocks", "spatial_blocks", "visual_transformer_blocks", "layers")
+    return next(getattr(net, name) for name in lists if hasattr(net, name))
 
 
 @contextlib.contextmanager
@@ -163,6 +168,9 @@ def counted(model):
         hook.remove()
 
 
-def stack_end(net):
-    """Return the first module after the block stack."""
-    return net.norm_final if hasattr(net, "norm_final") else net.norm_out
+def hook_end(net, replaced):
+    """Put something in the place of what leaves the block stack: before the next module, or behind the last block."""
+    if hasattr(net, "visual_transformer_blocks") or hasattr(net, "layers"):  # Kandinsky 5 and Z-Image
+        return block_list(net)[-1].register_forward_hook(lambda _module, _args, output: replaced(output))
+    end = net.norm_final if hasattr(net, "norm_final") else net.norm_out
+    return end.register_forward_pre_hook(lambda _module, args: (replaced(args[0]), *args[1:]))

@@ -9,28 +9,20 @@ from diffusers import (
     HunyuanVideo15Pipeline,
     HunyuanVideo15Transformer3DModel,
 )
-from transformers import Qwen2_5_VLTextConfig, Qwen2_5_VLTextModel
 
 from tests.tiny.family import Tiny
-from tests.tiny.parts import VOCABULARY, WIDTH, byte_tokenizer, cut, scaled, tiny_t5
+from tests.tiny.parts import VOCABULARY, WIDTH, byte_tokenizer, chat_tokenizer, cut, scaled, tiny_qwen, tiny_t5
 
 _BEFORE, _AFTER = "<|im_start|>system\n{}<|im_end|>\n<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n"
 _TEMPLATE_TOKENS = 108
-_CHAT = (
-    "{% for message in messages %}"
-    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
 
 
 def tiny_hunyuan_video_15(kind=ClassifierFreeGuidance, **guider):
     encode = inspect.signature(HunyuanVideo15Pipeline._get_mllm_prompt_embeds)
     words = [*cut(_BEFORE.format(encode.parameters["system_message"].default), _TEMPLATE_TOKENS), _AFTER]
-    tokenizer = byte_tokenizer(2000, template="$A", words=words)
-    tokenizer.chat_template = _CHAT
     return HunyuanVideo15Pipeline(
-        text_encoder=_qwen(VOCABULARY + len(words)),
-        tokenizer=tokenizer,
+        text_encoder=tiny_qwen(VOCABULARY + len(words)),
+        tokenizer=chat_tokenizer(2000, words=words),
         transformer=_transformer(),
         vae=_vae(),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=5.0),
@@ -38,22 +30,6 @@ def tiny_hunyuan_video_15(kind=ClassifierFreeGuidance, **guider):
         tokenizer_2=byte_tokenizer(512),
         guider=kind(**guider),
     )
-
-
-def _qwen(vocabulary):
-    config = Qwen2_5_VLTextConfig(
-        vocab_size=vocabulary,
-        hidden_size=WIDTH,
-        intermediate_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]},
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=3,
-    )
-    return Qwen2_5_VLTextModel(config).eval()
 
 
 def _transformer():

@@ -3,7 +3,6 @@
 from diffusers import (
     AllegroPipeline,
     AllegroTransformer3DModel,
-    AutoencoderKL,
     AutoencoderKLAllegro,
     AutoencoderKLWan,
     DDIMScheduler,
@@ -16,9 +15,8 @@ from diffusers import (
     SkyReelsV2Transformer3DModel,
     UniPCMultistepScheduler,
 )
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from tests.tiny.parts import VOCABULARY, WIDTH, byte_tokenizer, scaled, tiny_t5, tiny_umt5
+from tests.tiny.parts import WIDTH, byte_tokenizer, image_vae, scaled, tiny_clip_text, tiny_t5, tiny_umt5
 
 VIDEO = {"height": 32, "width": 48, "num_frames": 5}
 IMAGE = {"height": 32, "width": 48}
@@ -51,17 +49,6 @@ def tiny_skyreels():
 
 
 def tiny_flux():
-    vae = AutoencoderKL(
-        latent_channels=4,
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        norm_num_groups=2,
-        layers_per_block=1,
-        use_quant_conv=False,
-        use_post_quant_conv=False,
-        shift_factor=0.1,
-    )
     net = FluxTransformer2DModel(
         patch_size=1,
         in_channels=16,
@@ -74,30 +61,15 @@ def tiny_flux():
         guidance_embeds=True,
         axes_dims_rope=(4, 4, 4),
     )
-    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2, "projection_dim": 8}
-    clip = CLIPTextConfig(
-        vocab_size=VOCABULARY, num_hidden_layers=1, max_position_embeddings=77, eos_token_id=1, **sizes
-    )
     return FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
-        vae=vae.eval(),
-        text_encoder=CLIPTextModel(clip).eval(),
+        vae=image_vae(use_quant_conv=False, use_post_quant_conv=False, shift_factor=0.1),
+        text_encoder=tiny_clip_text(),
         tokenizer=byte_tokenizer(77),
         text_encoder_2=tiny_t5(),
         tokenizer_2=byte_tokenizer(64),
         transformer=scaled(net),
     )
-
-
-def _image_vae(**changed):
-    return AutoencoderKL(
-        block_out_channels=(8, 8),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        latent_channels=4,
-        norm_num_groups=4,
-        **changed,
-    ).eval()
 
 
 def pixart_sigma():
@@ -115,7 +87,7 @@ def pixart_sigma():
     return PixArtSigmaPipeline(
         tokenizer=byte_tokenizer(300),
         text_encoder=tiny_t5(),
-        vae=_image_vae(),
+        vae=image_vae(),
         transformer=scaled(net),
         scheduler=DDIMScheduler(),
     )

@@ -5,12 +5,17 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from diffusers import AutoencoderKL
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     CLIPImageProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
     CLIPVisionConfig,
     CLIPVisionModel,
     PreTrainedTokenizerFast,
+    Qwen2_5_VLTextConfig,
+    Qwen2_5_VLTextModel,
     T5Config,
     T5EncoderModel,
     UMT5Config,
@@ -42,6 +47,22 @@ def byte_tokenizer(length, *, template="$A </s>", words=()):
     )
 
 
+# Messages hold a text, or a list of parts with a text each.
+_CHAT = (
+    "{% for message in messages %}{% set content = message['content'] %}"
+    "{{'<|im_start|>' + message['role'] + '\n'"
+    " + (content if content is string else content[0]['text']) + '<|im_end|>' + '\n'}}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def chat_tokenizer(length, words=()):
+    """Return a tokenizer of bytes with the chat template of Qwen, to which a language model answers."""
+    tokenizer = byte_tokenizer(length, template="$A", words=words)
+    tokenizer.chat_template = _CHAT
+    return tokenizer
+
+
 def cut(text, pieces):
     """Cut a prompt template into as many tokens as the real tokenizer makes of it."""
     return [text[len(text) * at // pieces : len(text) * (at + 1) // pieces] for at in range(pieces)]
@@ -68,6 +89,42 @@ def tiny_t5():
 
 def tiny_umt5():
     return UMT5EncoderModel(UMT5Config(**_T5)).eval()
+
+
+def tiny_qwen(vocabulary=VOCABULARY):
+    config = Qwen2_5_VLTextConfig(
+        vocab_size=vocabulary,
+        hidden_size=WIDTH,
+        intermediate_size=16,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0, "mrope_section": [2, 1, 1]},
+        pad_token_id=0,
+        eos_token_id=1,
+        bos_token_id=3,
+    )
+    return Qwen2_5_VLTextModel(config).eval()
+
+
+def tiny_clip_text():
+    """Return an encoder of texts, whose pooled vectors have 8 numbers."""
+    sizes = {"hidden_size": 8, "intermediate_size": 16, "num_attention_heads": 2, "projection_dim": 8}
+    config = CLIPTextConfig(
+        vocab_size=VOCABULARY, num_hidden_layers=1, max_position_embeddings=77, eos_token_id=1, **sizes
+    )
+    return CLIPTextModel(config).eval()
+
+
+def image_vae(**changed):
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+        **{"norm_num_groups": 4} | changed,
+    )
+    return vae.eval()
 
 
 def tiny_clip():

@@ -105,7 +105,8 @@ def engine_named(
         engine = cast(BlockEngine, getattr(import_module(f"lemica_backend.blocks.{module}"), kind)())
     except ModuleNotFoundError as error:
         raise ModelLoadError(
-            f"model.json, blocks.engine: {name!r} needs the package {error.name}: pip install 'lemica[{_extra(name)}]'"
+            f"model.json, blocks.engine: {name!r} needs the package {error.name}: "
+            f"pip install '.[{_extra(name)}]' in a checkout of lemica"
         ) from error
     if device.type not in engine.devices and not (builds and engine.builds_anywhere):
         served = " and ".join(engine.devices)

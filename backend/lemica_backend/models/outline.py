@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig
+
+from lemica_backend.models.base import text_branches
 
 __all__ = ["Outline", "call_defaults", "outline_parts", "pipeline_class"]
 
@@ -41,6 +43,8 @@ class Outline:
         Of parts that are not loaded in the model's own precision.
     takes_image : bool
         Whether its videos begin with an image.
+    branches : callable
+        Returns the guidance branches that run at a guidance scale.
     """
 
     height: int
@@ -53,12 +57,15 @@ class Outline:
     defaults: Mapping[str, float]
     dtypes: Mapping[str, torch.dtype] = field(default_factory=dict)
     takes_image: bool = False
+    branches: Callable[[float], Sequence[str]] = text_branches
 
 
-def call_defaults(pipeline_class: Any) -> dict[str, float]:
-    """Return the steps and the guidance scale that a pipeline's call takes if it is not told."""
+def call_defaults(pipeline_class: Any, guider: Any = None) -> dict[str, float]:
+    """Return the steps and guidance scale that a pipeline takes if it is not told: of its call, or of its guider."""
     known = inspect.signature(pipeline_class.__call__).parameters
     wanted = {name: known[name].default for name in ("num_inference_steps", "guidance_scale") if name in known}
+    if guider is not None:
+        wanted["guidance_scale"] = getattr(guider, "guidance_scale", None)
     return {name: value for name, value in wanted.items() if isinstance(value, int | float)}
 
 

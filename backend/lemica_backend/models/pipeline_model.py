@@ -132,9 +132,10 @@ class PipelineModel(ABC):
             tokens=math.prod(model._grid),
             channels=net.num_attention_heads * net.attention_head_dim,
             latents_shape=tuple(model.initial_noise(0).shape),
-            defaults=call_defaults(cls.pipeline_class),
+            defaults=call_defaults(cls.pipeline_class, getattr(model._pipeline, "guider", None)),
             dtypes=dtypes if isinstance(dtypes, dict) else {},
             takes_image=cls.takes_image,
+            branches=model.branches,
         )
 
     @property

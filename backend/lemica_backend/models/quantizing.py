@@ -82,7 +82,11 @@ def _package(quantization: Quantization) -> str:
 
 def _require_package(package: str) -> None:
     if find_spec(package) is None:
-        how = "pip install 'lemica[quantization]'" if package == "torchao" else f"pip install {package}"
+        how = (
+            "pip install '.[quantization]' in a checkout of lemica"
+            if package == "torchao"
+            else f"pip install {package}"
+        )
         raise ValueError(f"model.json, quantization.backend: the package {package} is not installed: {how}")
 
 

@@ -20,12 +20,14 @@ from lemica_backend.pipelines.worker import cache_of
 from lemica_backend.planned import PlannedRequest
 from lemica_planner import Fill
 from lemica_planner.integrations.block_stack import (
+    Stack,
     find_stack,
     find_transformer,
     hidden_states,
     with_hidden_states,
 )
 from lemica_planner.integrations.diffusers import InstalledCache
+from lemica_planner.integrations.step_clock import Steps
 
 SKIPPED = 1  # the step that the check skips
 _TOLERANCE = 1e-5  # of the latents' scale, for a reused step; where all is computed, not one bit may differ
@@ -120,13 +122,14 @@ class _Stopwatch:
 @contextmanager
 def _reusing_by_hand(pipeline: Any) -> Iterator[None]:
     """Run every block at every step, but give what follows them the sum of the skipped step, made by hand."""
-    stack, hand = find_stack(pipeline.transformer), _Hand()
-    take_step = pipeline.scheduler.step
-    pipeline.scheduler.step = functools.wraps(take_step)(lambda *args, **kwargs: hand.step(take_step(*args, **kwargs)))
-    hooks = [
-        stack.blocks[0].register_forward_pre_hook(hand.begin, with_kwargs=True),
-        stack.end.register_forward_pre_hook(hand.end, with_kwargs=True),
-    ]
+    stack, scheduler = find_stack(pipeline.transformer), pipeline.scheduler
+    hand, take_step = _Hand(stack, scheduler), scheduler.step
+    scheduler.step = functools.wraps(take_step)(lambda *args, **kwargs: hand.step(take_step(*args, **kwargs)))
+    hooks = [stack.blocks[0].register_forward_pre_hook(hand.begin, with_kwargs=True)]
+    if stack.last is not None:
+        hooks.append(stack.last.register_forward_hook(hand.last))
+    if stack.end is not None:
+        hooks.append(stack.end.register_forward_pre_hook(hand.end, with_kwargs=True))
     try:
         yield
     finally:
@@ -137,27 +140,45 @@ def _reusing_by_hand(pipeline: Any) -> Iterator[None]:
 class _Hand:
     """Remembers the residual of each call of the step before the skipped one."""
 
-    def __init__(self) -> None:
+    def __init__(self, stack: Stack, scheduler: Any) -> None:
         self._residuals: list[Tensor] = []
         self._start: Tensor | None = None
+        self._out: Any = None  # what the last block returned
+        self._ends_in_block = True if stack.end is None else None  # None: not seen yet
+        self._scheduler, self._steps = scheduler, Steps()
         self._step, self._call = 0, 0
 
     def step(self, result: Any) -> Any:
         """Go on to the next step, and return what the sampler returned."""
-        self._step, self._call = self._step + 1, 0
+        if self._steps.is_new(self._scheduler):
+            self._step, self._call = self._step + 1, 0
         return result
 
     def begin(self, module: nn.Module, args: Any, kwargs: Any) -> None:
         """Keep what enters the stack."""
         self._start = hidden_states(module, args, kwargs).clone()
 
-    def end(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    def last(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Leave the stack behind its last block, where that is its end."""
+        self._out = output
+        return self._leave(output) if self._ends_in_block else None
+
+    def end(self, module: nn.Module, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Leave the stack before the module after it, where that gets the shape that entered."""
+        hidden = hidden_states(module, args, kwargs)
+        if self._ends_in_block is None:
+            self._ends_in_block = self._start is not None and hidden.shape != self._start.shape
+            if self._ends_in_block:
+                self._leave(self._out)
+        return None if self._ends_in_block else with_hidden_states(self._leave(hidden), args, kwargs)
+
+    def _leave(self, hidden: Tensor) -> Tensor:
         """Keep the residual, or put the sum in the place of what the blocks made."""
-        hidden, start = hidden_states(module, args, kwargs), self._start
-        assert start is not None, "a block runs before the module after them"
+        start = self._start
+        assert start is not None, "a block runs before the end of the stack"
         if self._step == SKIPPED - 1:
             self._residuals.append(hidden.to(start.dtype) - start)
         if self._step == SKIPPED:
             hidden = (start + self._residuals[self._call]).to(hidden.dtype)
         self._call += 1
-        return with_hidden_states(hidden, args, kwargs)
+        return hidden

@@ -14,6 +14,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from lemica_planner.integrations.step_clock import Steps
+
 C = TypeVar("C")
 Install = Callable[[Any], AbstractContextManager[C]]
 _WAIT_S = 0.5  # between two looks at a thread that may have died
@@ -112,12 +114,15 @@ class PipelineRun(Generic[C]):
             self._told.put(_Ended(output))
 
     def _watch(self, scheduler: Any) -> None:
-        take_step = scheduler.step
+        take_step, steps = scheduler.step, Steps()
 
         @functools.wraps(take_step)  # pipelines read the signature
         def step(*args: Any, **kwargs: Any) -> Any:
             result = take_step(*args, **kwargs)
-            self._pause(result[0])
+            if steps.is_new(scheduler):
+                self._pause(result[0])
+            else:  # the step that was stopped after, taken once more: nobody waits for another
+                self.latents = result[0]
             return result
 
         scheduler.step = step

@@ -33,7 +33,10 @@ class TextConditioner:
 
     def __init__(self, tokenizer: Any, encoder: Any, settings: VideoSettings, *, max_tokens: int) -> None:
         if settings.clean_caption and not (is_bs4_available() and is_ftfy_available()):
-            raise ModelLoadError("clean_caption needs the packages beautifulsoup4 and ftfy: install lemica[backend]")
+            raise ModelLoadError(
+                "clean_caption needs the packages beautifulsoup4 and ftfy: "
+                "pip install '.[backend]' in a checkout of lemica"
+            )
         self._tokenizer = tokenizer
         self._encoder = encoder
         self._settings = settings
