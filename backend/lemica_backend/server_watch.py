@@ -48,7 +48,7 @@ class ServerWatch:
             connections = self._process.net_connections(kind="tcp")
         except psutil.Error:
             if not self._is_hidden:
-                _log.warning("cannot see where the server listens: its end will find requests unanswered", exc_info=True)
+                _log.warning("cannot see where the server listens: requests may be cut off at its end", exc_info=True)
             self._is_hidden = True
             return False
         listening = {tuple[object, ...](each.laddr) for each in connections if each.status == psutil.CONN_LISTEN}
