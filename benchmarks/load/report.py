@@ -17,7 +17,7 @@ from lemica_planner.atomic import write_text
 
 _RANGED = "lemica"
 _LATENCIES = ("p50_turns", "p95_turns", "p99_turns", "per_turn")
-_SHOWN = (*_LATENCIES, "turn_s", "computed", "met", "refused", "failed", "silent", "late_s")
+_SHOWN = (*_LATENCIES, "turn_s", "computed", "met", "refused", "refused_p95_s", "failed", "silent", "late_s")
 
 
 class Goal(NamedTuple):

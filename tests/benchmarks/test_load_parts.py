@@ -75,6 +75,12 @@ def test_quantiles_are_latencies_that_were_measured():
     assert (found["p50_s"], found["p95_s"], found["p99_s"]) == (10, 19, 20)
 
 
+def test_a_refusal_takes_from_sending_to_hearing_of_it():
+    found = measured([answer(0, 4), answer(1, 1.01, REFUSED), answer(2, 2.02, REFUSED)])
+    assert found["refused_p95_s"] == pytest.approx(0.02)
+    assert math.isnan(measured([answer(0, 1)])["refused_p95_s"])
+
+
 def test_nothing_served_has_no_latency():
     found = measured([answer(0, 1, REFUSED)])
     assert math.isnan(found["p95_s"])
