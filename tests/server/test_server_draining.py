@@ -64,7 +64,6 @@ def test_sigterm_just_after_the_first_request_refuses_it_all_the_same(draining):
     assert "the server is shutting down" in stream.rest()[-1].message()
     stream.close()
     caller.close()
-    assert draining.wait() == 0
 
 
 def test_unload_lets_running_requests_finish(draining):
