@@ -151,9 +151,10 @@ class TritonPythonModel:
     def _reply(
         self, answer: Once[Any], request_id: str, options: OutputOptions, outcome: list[GenerationResult] | LemicaError
     ) -> None:
+        if isinstance(outcome, LemicaError):  # raised here, it would keep this frame, and the sender, until the next gc
+            answer.send(self._error(outcome, request_id))
+            return
         try:
-            if isinstance(outcome, LemicaError):
-                raise outcome
             arrays = encode_results([self._marked(result) for result in outcome], options, fps=self._config.fps)
             tensors = [pb_utils.Tensor(name, array if self._is_batched else array[0]) for name, array in arrays.items()]
             answer.send(pb_utils.InferenceResponse(tensors))

@@ -7,17 +7,19 @@ at their own step enter the block stack. Requests may be at different steps and 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lemica_backend.job import Job, keep_first
-from lemica_backend.models.base import Stem, Text, VideoModel
+from lemica_backend.models.base import Scheduler, Stem, Text, VideoModel
 from lemica_backend.noise import to_noise, to_output
 from lemica_backend.operators import OPERATORS
-from lemica_backend.step_cache import GUIDED, NOISE
+from lemica_backend.step_cache import GUIDED, NOISE, StepCache
 from lemica_backend.threads import threads_for, using_threads
 from lemica_backend.types import Branch
 
@@ -43,8 +45,9 @@ class _Made(NamedTuple):
 def denoise(model: VideoModel, jobs: Sequence[Job]) -> None:
     """Take one step of every job; their latents, caches and steps move on.
 
-    The model's part changes no job, and then one job changes after the other. So after an error, each job whose
-    step did not move can take it again.
+    The model's part changes no job, and then one job changes after the other, each as a whole: its cache and its
+    sampler, too, are as they were where its step fails. So after an error, each job whose step did not move can take
+    it again.
     """
     started = time.perf_counter()
     made = iter(_run_model(model, [job for job in jobs if job.enters_model]))
@@ -58,20 +61,21 @@ def denoise(model: VideoModel, jobs: Sequence[Job]) -> None:
 
 
 def _take_made(job: Job, made: _Made) -> None:
-    latents = _step(job, made.output)
-    if job.computes:
-        _record(job, made)
-    job.latents = latents
+    cache = _recorded(job, made) if job.computes else job.cache  # takes memory, and so comes before the sampler moves
+    job.latents, job.cache = _step(job, made.output), cache
 
 
-def _record(job: Job, made: _Made) -> None:
-    if job.cache.keeps("output"):
-        job.cache.record(job.step, GUIDED, made.output.clone())  # a view would hold the outputs of all rows
-    if job.cache.keeps("noise"):  # before the latents move on
-        job.cache.record(job.step, NOISE, to_noise(job.scheduler, job.cache.times[job.step], job.latents, made.output))
-    if job.cache.keeps("residual"):
+def _recorded(job: Job, made: _Made) -> StepCache:
+    """Return what becomes of the job's cache, which stays as it is."""
+    cache = job.cache.copy()
+    if cache.keeps("output"):
+        cache.record(job.step, GUIDED, made.output.clone())  # a view would hold the outputs of all rows
+    if cache.keeps("noise"):
+        cache.record(job.step, NOISE, to_noise(job.scheduler, cache.times[job.step], job.latents, made.output))
+    if cache.keeps("residual"):
         for branch, residual in zip(job.texts, made.after - made.before, strict=True):
-            job.cache.record(job.step, branch, residual)
+            cache.record(job.step, branch, residual)
+    return cache
 
 
 def _predict_output(job: Job) -> Tensor:
@@ -108,8 +112,21 @@ def _guide(model: VideoModel, job: Job, outputs: Tensor) -> Tensor:
 
 
 def _step(job: Job, output: Tensor) -> Tensor:
-    latents = job.scheduler.step(output[None], job.timestep, job.latents[None], return_dict=False)[0][0]
-    return keep_first(latents.to(job.latents.dtype), job.kept)  # some samplers compute in float32
+    with _unchanged_by_errors(job.scheduler):
+        latents = job.scheduler.step(output[None], job.timestep, job.latents[None], return_dict=False)[0][0]
+        return keep_first(latents.to(job.latents.dtype), job.kept)  # some samplers compute in float32
+
+
+@contextmanager
+def _unchanged_by_errors(scheduler: Scheduler) -> Iterator[None]:
+    """Put a sampler back where it was if the body fails: most count their steps, and some keep a history."""
+    before = {name: copy(value) if isinstance(value, list) else value for name, value in vars(scheduler).items()}
+    try:
+        yield
+    except BaseException:
+        vars(scheduler).clear()
+        vars(scheduler).update(before)
+        raise
 
 
 def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem, threads: int) -> Tensor:

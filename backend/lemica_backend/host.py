@@ -152,7 +152,8 @@ class Host:
     def _is_ending(self) -> bool:
         if self._told_to_end.is_set():
             return True
-        return self._has_work() and self._server.is_ending()
+        # also before there is work, or an end just after the first request would find nothing to compare with
+        return (self._has_work() or not self._server.is_known) and self._server.is_ending()
 
     def _has_work(self) -> bool:
         return any(link.groups for link in self._links)

@@ -22,3 +22,9 @@ class ModelInfo:
     block_engine: str = "eager"  # what runs the block stack
     makes_schedule: bool = False  # the family's pipeline sets the noise levels, which another sampler would not get
     takes_image: bool = False  # a video begins with an image, and every request must bring one
+
+    @property
+    def plan_facts(self) -> dict[str, Any]:
+        """What a cache plan must have been made for, by the fields of `lemica_planner.Provenance`."""
+        names = ("weights_hash", "scheduler", "scheduler_config", "num_frames", "height", "width")
+        return {name: getattr(self, name) for name in names}

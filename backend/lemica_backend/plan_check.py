@@ -57,14 +57,7 @@ def require_fit(plan: CachePlan, facts: Facts) -> None:
             f"config.pbtxt, parameter cache_plan: operator is {refused[0]!r}; family {info.family!r} serves "
             f"{', '.join(sorted(facts.operators or ()))}"
         )
-    plan.require_match(
-        weights_hash=info.weights_hash,
-        scheduler=info.scheduler,
-        scheduler_config=info.scheduler_config,
-        num_frames=info.num_frames,
-        height=info.height,
-        width=info.width,
-    )
+    plan.require_match(**info.plan_facts)
     require_switches(plan, facts.switches)
 
 

@@ -71,17 +71,12 @@ class EngineReplayer:
         info, defaults = self._model.info, self._config.defaults
         return Provenance(
             model=self._name,
-            weights_hash=info.weights_hash,
-            scheduler=info.scheduler,
-            scheduler_config=info.scheduler_config,
             num_inference_steps=defaults.num_inference_steps,
             guidance_scale=defaults.guidance_scale,
-            num_frames=info.num_frames,
-            height=info.height,
-            width=info.width,
             operator="residual",
             metric=self._metric,
             block_engine=None if info.block_engine == "eager" else info.block_engine,
+            **info.plan_facts,
         )
 
     def operators(self) -> dict[str, OperatorFacts]:

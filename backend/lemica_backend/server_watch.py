@@ -31,17 +31,25 @@ class ServerWatch:
         self._descriptor = os.pidfd_open(server.pid)
         self._was_there = server.is_running()
         self._seen: set[tuple[object, ...]] = set()
+        self._is_hidden = False
 
     def is_gone(self) -> bool:
         """Whether the process ended, in whatever way."""
         return not self._was_there or bool(select.select([self._descriptor], [], [], 0)[0])
 
+    @property
+    def is_known(self) -> bool:
+        """Whether `is_ending` knows where the server listens, or that it may not see that."""
+        return bool(self._seen) or self._is_hidden
+
     def is_ending(self) -> bool:
-        """Whether it stopped listening where it listened before; False where that cannot be found out."""
+        """Whether it stopped listening where `is_ending` saw it listen before; False where that cannot be found out."""
         try:
             connections = self._process.net_connections(kind="tcp")
         except psutil.Error:
-            _log.warning("cannot see what the server listens to: its end will find requests unanswered", exc_info=True)
+            if not self._is_hidden:
+                _log.warning("cannot see where the server listens: requests may be cut off at its end", exc_info=True)
+            self._is_hidden = True
             return False
         listening = {tuple[object, ...](each.laddr) for each in connections if each.status == psutil.CONN_LISTEN}
         self._seen |= listening

@@ -7,6 +7,9 @@ import threading
 import time
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lemica_backend.caller import Caller
 from lemica_backend.config import ModelConfig
 from lemica_backend.cost_model import DECODE, ENCODE_TEXT, Work
@@ -219,13 +222,20 @@ class Session:
         step = self.step - 1
         progress = Progress(step, self.planned.num_inference_steps, step in self.planned.computed, eta_ms)
         try:
-            if self._wants_preview(step):
-                progress = progress._replace(preview=worker.preview(self.number))
-            self.caller.on_step(progress)
+            self.caller.on_step(progress._replace(preview=self._preview(worker, step)))
         except WorkerLostError:
             raise
         except Exception:  # the engine must survive whatever its caller does
             _log.exception("telling the progress of request %s failed", self.planned.request_id)
+
+    def _preview(self, worker: Worker, step: int) -> NDArray[np.uint8] | None:
+        try:
+            return worker.preview(self.number) if self._wants_preview(step) else None
+        except WorkerLostError:
+            raise
+        except Exception:  # too little memory, say: the progress itself is told all the same
+            _log.warning("there is no preview of request %s", self.planned.request_id, exc_info=True)
+            return None
 
     def _wants_preview(self, step: int) -> bool:
         """Whether to show what there is; after the last step, the video itself follows."""

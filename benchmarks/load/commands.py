@@ -84,6 +84,9 @@ def latency(
     write_json(found, output)
     if plot:
         draw(found, plot)
+    silent = sum(row["silent"] for row in rows)
+    if silent:
+        raise ValueError(f"{silent:g} requests were not answered")
 
 
 def perf(

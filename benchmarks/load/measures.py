@@ -18,7 +18,8 @@ def measured(answers: Sequence[Answer], deadline_s: float | None = None) -> dict
     """Return latencies in seconds, requests a second, and counts of outcomes.
 
     A latency is NaN where nothing was served. `per_s` counts from the first arrival to the last answer. `met` is the
-    share of all requests that were served within the deadline; a request that was refused did not meet it.
+    share of all requests that were served within the deadline; a request that was refused did not meet it, and
+    `refused_p95_s` is how long it took to hear so.
     """
     latencies_s = np.array([answer.latency_s for answer in answers if answer.outcome == OK])
     span_s = max(answer.done_s for answer in answers) - min(answer.at_s for answer in answers)
@@ -27,6 +28,8 @@ def measured(answers: Sequence[Answer], deadline_s: float | None = None) -> dict
     values |= {"per_s": len(latencies_s) / span_s, "late_s": max(answer.sent_s - answer.at_s for answer in answers)}
     outcomes = [answer.outcome for answer in answers]
     values |= {outcome: float(outcomes.count(outcome)) for outcome in (OK, REFUSED, FAILED, SILENT)}
+    refusals_s = np.array([answer.done_s - answer.sent_s for answer in answers if answer.outcome == REFUSED])
+    values |= {"refused_p95_s": _quantile(refusals_s, 0.95)}
     computed = [answer.computed for answer in answers if answer.computed is not None]
     values |= {"computed": float(np.mean(computed)) if computed else float("nan")}
     if deadline_s is not None:

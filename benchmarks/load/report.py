@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -17,23 +17,66 @@ from lemica_planner.atomic import write_text
 
 _RANGED = "lemica"
 _LATENCIES = ("p50_turns", "p95_turns", "p99_turns", "per_turn")
-_SHOWN = (*_LATENCIES, "turn_s", "computed", "met", "refused", "failed", "silent", "late_s")
+_SHOWN = (*_LATENCIES, "turn_s", "computed", "met", "refused", "refused_p95_s", "failed", "silent", "late_s")
+
+
+class Goal(NamedTuple):
+    """What a ratio of lemica to another way should be.
+
+    Attributes
+    ----------
+    load, measure, against : str
+    at_least, at_most : float
+    """
+
+    load: str
+    measure: str
+    against: str
+    at_least: float = 0.0
+    at_most: float = math.inf
+
+    def verdict(self, row: Mapping[str, Any]) -> str:
+        """Return whether a ratio is so, and whether all of its interval says the same."""
+        is_met, *ends = (self.at_least <= value <= self.at_most for value in (row["ratio"], *row["interval"]))
+        return ("met" if is_met else "missed") + ("" if all(end == is_met for end in ends) else ", not surely")
+
+
+def goals(plan: Plan) -> list[Goal]:
+    """Return what this project set out to show, as far as a run measures it."""
+    return [
+        Goal("70 %", "p95_turns, pooled", "whole batches", at_most=0.67),
+        Goal("70 %", "per_turn", "whole batches", at_least=1.0),
+        *(Goal(OVERLOAD, "met", f"{way}, always {plan.ceiling}", at_least=1.5) for way in (_RANGED, "whole batches")),
+    ]
+
+
+def judged(plan: Plan, ratios: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the goals that were measured, each with its ratio and what to say of it."""
+    found = {(row["load"], row["measure"], row["against"]): row for row in ratios}
+    pairs = [(goal, found.get(goal[:3])) for goal in goals(plan)]
+    return [
+        {**goal._asdict(), "ratio": row["ratio"], "interval": row["interval"], "verdict": goal.verdict(row)}
+        for goal, row in pairs
+        if row
+    ]
 
 
 def summary(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return medians by load and way, and the ratios of the engine to each other way, by rounds and pooled."""
     shares = {share_name(share): _LATENCIES for share in plan.shares}
     wanted = {CAPACITY: ("per_turn",), **shares, OVERLOAD: ("met",)}
+    ratios = [*compare(rows, _RANGED, wanted), *(row for load in shares for row in pooled(rows, _RANGED, load))]
     return {
         "plan": plan.settings(),
         "medians": list(medians(rows, "load", "way")),
-        "ratios": [*compare(rows, _RANGED, wanted), *(row for load in shares for row in pooled(rows, _RANGED, load))],
+        "ratios": ratios,
+        "goals": judged(plan, ratios),
         "rows": list(rows),
     }
 
 
 def show(found: Mapping[str, Any], console: Console) -> None:
-    """Print the two tables."""
+    """Print the three tables."""
     measured = Table("load", "way", "rounds", *_SHOWN, title="medians over rounds")
     for row in found["medians"]:
         measured.add_row(row["load"], row["way"], str(row["rounds"]), *(_figure(row.get(name)) for name in _SHOWN))
@@ -46,6 +89,11 @@ def show(found: Mapping[str, Any], console: Console) -> None:
             row["load"], row["measure"], row["against"], *figures, _figure(row["theirs"]), str(row["rounds"])
         )
     console.print(against)
+    wanted = Table("load", "measure", "against", "at least", "at most", "ratio", "verdict", title="goals")
+    for row in found["goals"]:
+        bounds = (_figure(row["at_least"]), _figure(row["at_most"]), _figure(row["ratio"]))
+        wanted.add_row(row["load"], row["measure"], row["against"], *bounds, row["verdict"])
+    console.print(wanted)
 
 
 def write_json(found: Mapping[str, Any], path: Path) -> None:

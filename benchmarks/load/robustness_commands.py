@@ -6,7 +6,7 @@ import asyncio
 import json
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib import import_module
@@ -20,13 +20,14 @@ from benchmarks.load.robustness.disconnects import vanish
 from benchmarks.load.robustness.health import metric, settled
 from benchmarks.load.robustness.kills import kill_workers
 from benchmarks.load.robustness.malformed import send_malformed, unanswered
-from benchmarks.load.robustness.memory import growth, sampled
+from benchmarks.load.robustness.memory import FEWEST, growth, sampled
 from benchmarks.load.robustness.soak import Soak
 from benchmarks.load.robustness.wire import Target
 from benchmarks.load.servers import LoadServer, serving, temporary_folder
 from lemica_planner.atomic import write_text
 
 _MODEL, _STREAM = "model", "model_stream"
+_ANSWERED_S = 1.0  # in which whoever is in flight on a lost worker has to hear of it
 
 ModelFolder = Annotated[
     Path | None, typer.Option("--model", help="A model folder with a plan; by default a tiny model of random weights.")
@@ -101,7 +102,7 @@ def _attack(attack: Attack, model: Path | None, output: Path, every_s: float = 0
         found = asyncio.run(_measured(attack, server, target, every_s))
     write_text(output, json.dumps(found, indent=1) + "\n")
     Console().print_json(json.dumps({name: value for name, value in found.items() if name != "memory_mib"}))
-    failures = _failures(found)
+    failures = failures_of(found)
     if failures:
         raise ValueError(f"the server did not stand it: {'; '.join(failures)} (the log is {server.log})")
 
@@ -113,21 +114,29 @@ async def _measured(attack: Attack, server: LoadServer, target: Target, every_s:
         found = await attack(server, target)
     seconds = time.monotonic() - started
     samples = found.pop("samples_bytes", samples)
-    memory = growth(samples)
     return {
         **found,
         "seconds": round(seconds, 1),
         **await settled(target, server.metrics_url),
         "is_alive": server.is_alive,
         "worker_restarts": metric(server.metrics_url, "lemica_worker_restarts_total"),
-        "memory": {**asdict(memory), "growth_mib": memory.growth_mib, "is_noise": memory.is_noise},
+        "memory": _memory(samples),
         "memory_mib": [round(sample / 2**20, 2) for sample in samples],
     }
 
 
-def _failures(found: Mapping[str, Any]) -> list[str]:
+def _memory(samples: Sequence[int]) -> dict[str, Any] | None:
+    """Return whether it grew; None where that cannot be said after so short a run."""
+    if len(samples) < FEWEST:
+        return None
+    memory = growth(samples)
+    return {**asdict(memory), "growth_mib": memory.growth_mib, "is_noise": memory.is_noise}
+
+
+def failures_of(found: Mapping[str, Any]) -> list[str]:
     """Return what is not as it has to be, in words."""
-    outcomes = found["outcomes"]
+    outcomes, memory = found["outcomes"], found["memory"]
+    late_s = max(found.get("last_failure_s") or [0.0])
     failures = {
         "tritonserver died": not found["is_alive"],
         "it serves no more": not found["serves_afterwards"],
@@ -135,7 +144,11 @@ def _failures(found: Mapping[str, Any]) -> list[str]:
         "requests were not answered": bool(found.get("unanswered") or outcomes.get("unanswered")),
         "malformed requests were not answered": bool(found.get("malformed_unanswered")),
         "requests were answered twice": bool(outcomes.get("answered_twice")),
-        f"memory grew by {found['memory']['growth_mib']:.1f} MiB": not found["memory"]["is_noise"],
+        "valid requests failed with more than UNAVAILABLE": bool(outcomes.get("failed")),
+        f"requests on a killed worker were answered after {late_s:.1f} s only": late_s > _ANSWERED_S,
+        "killed workers were not replaced": found.get("kills", 0) > found["worker_restarts"],
+        f"the run was too short to judge memory ({FEWEST} samples)": memory is None,
+        f"memory grew by {memory['growth_mib'] if memory else 0:.1f} MiB": bool(memory and not memory["is_noise"]),
     }
     return [words for words, is_so in failures.items() if is_so]
 

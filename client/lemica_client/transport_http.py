@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import gevent
@@ -23,15 +24,10 @@ from tritonclient.http import (
     InferInput,
     InferRequestedOutput,
 )
-from tritonclient.utils import InferenceServerException
 
 from lemica_client.connection import Connection, Tls
-from lemica_client.errors import (
-    ClientClosedError,
-    RequestTimeoutError,
-    ServerUnavailableError,
-    error_from_status,
-)
+from lemica_client.errors import ClientClosedError
+from lemica_client.http_errors import HttpErrors
 from lemica_client.protocol import InputTensor
 from lemica_client.shared_memory import Region
 from lemica_client.sse import read_line, refusal, stream_body, stream_headers, stream_path
@@ -45,6 +41,11 @@ from lemica_client.transport import (
 )
 
 _MAX_LINE_BYTES = 1 << 30  # a video as base64 is one line
+_ERRORS = HttpErrors(
+    late=(gevent.Timeout, TimeoutError),
+    lost=(OSError, HTTPParseError, http.client.HTTPException),
+    before=(ConnectionRefusedError, socket.gaierror, ssl.SSLCertVerificationError),
+)
 
 
 class HttpTransport:
@@ -58,6 +59,7 @@ class HttpTransport:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._errors = partial(_ERRORS.told, connection.address)
         self._headers = dict(connection.headers)
         self._is_closed = False
         hub = gevent.get_hub()  # would print a Ctrl-C as if it were a fault, before it reaches the caller
@@ -189,18 +191,3 @@ class HttpTransport:
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClientClosedError("the client has been closed; make a new one")
-
-    @contextmanager
-    def _errors(self, timeout_s: float) -> Iterator[None]:
-        address = self._connection.address
-        try:
-            yield
-        except InferenceServerException as exc:
-            raise error_from_status(exc.status(), exc.message() or str(exc)) from exc
-        except (gevent.Timeout, TimeoutError) as exc:
-            raise RequestTimeoutError(f"no answer from {address} within timeout_s ({timeout_s:.3g} s)") from exc
-        except (OSError, HTTPParseError, http.client.HTTPException) as exc:
-            reason = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-            # Everything else may have happened after the request was sent.
-            is_before = isinstance(exc, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError)
-            raise ServerUnavailableError(f"{address}: {reason}", may_be_running=not is_before) from exc

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import aiohttp
 from tritonclient.http.aio import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException
 
 from lemica_client.connection import Connection, Tls
-from lemica_client.errors import (
-    ClientClosedError,
-    RequestTimeoutError,
-    ServerUnavailableError,
-    error_from_status,
-)
+from lemica_client.errors import ClientClosedError
+from lemica_client.http_errors import HttpErrors
 from lemica_client.protocol import InputTensor
 from lemica_client.shared_memory import Region
 from lemica_client.sse import read_line, refusal, stream_body, stream_headers, stream_path
@@ -30,6 +26,12 @@ from lemica_client.transport import (
     to_requested_outputs,
 )
 
+_ERRORS = HttpErrors(
+    late=(TimeoutError,),
+    lost=(aiohttp.ClientError, OSError),
+    before=(aiohttp.ClientConnectorError,),  # certificates that are not trusted included
+)
+
 
 class AsyncHttpTransport:
     """`Transport` over HTTP, with one connection a call: it belongs to no event loop and has no state to lose."""
@@ -38,6 +40,7 @@ class AsyncHttpTransport:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._errors = partial(_ERRORS.told, connection.address)
         self._headers = dict(connection.headers)
         self._is_closed = False
 
@@ -136,20 +139,6 @@ class AsyncHttpTransport:
     def _check_open(self) -> None:
         if self._is_closed:
             raise ClientClosedError("the client has been closed; make a new one")
-
-    @contextmanager
-    def _errors(self, timeout_s: float) -> Iterator[None]:
-        address = self._connection.address
-        try:
-            yield
-        except InferenceServerException as exc:
-            raise error_from_status(exc.status(), exc.message() or str(exc)) from exc
-        except TimeoutError as exc:
-            raise RequestTimeoutError(f"no answer from {address} within timeout_s ({timeout_s:.3g} s)") from exc
-        except (aiohttp.ClientError, OSError) as exc:
-            reason = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-            is_before = isinstance(exc, aiohttp.ClientConnectorError)  # certificates that are not trusted included
-            raise ServerUnavailableError(f"{address}: {reason}", may_be_running=not is_before) from exc
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:

@@ -12,8 +12,12 @@ from benchmarks.load.client import FAILED, OK, REFUSED, SILENT, Answer
 from benchmarks.load.journal import Journal, JournalError
 from benchmarks.load.measures import compare, in_turns, latencies_turns, measured, medians, pooled
 from benchmarks.load.perf_analyzer import Load, PerfAnalyzer, PerfAnalyzerError, arguments, input_data, read_point
-from benchmarks.load.report import without_nan
+from benchmarks.load.report import Goal, without_nan
+from benchmarks.load.robustness.malformed import HEAD, Outcomes, stream_word, unanswered
 from benchmarks.load.robustness.memory import growth
+from benchmarks.load.robustness.steady import Ended, counts
+from benchmarks.load.robustness.wire import StreamEnd
+from benchmarks.load.robustness_commands import failures_of
 
 MIX = Mix.parse("fast=2,slow,full=1")
 
@@ -69,6 +73,12 @@ def test_measures_count_from_the_arrival_and_over_all_requests():
 def test_quantiles_are_latencies_that_were_measured():
     found = measured([answer(0, seconds) for seconds in range(1, 21)])
     assert (found["p50_s"], found["p95_s"], found["p99_s"]) == (10, 19, 20)
+
+
+def test_a_refusal_takes_from_sending_to_hearing_of_it():
+    found = measured([answer(0, 4), answer(1, 1.01, REFUSED), answer(2, 2.02, REFUSED)])
+    assert found["refused_p95_s"] == pytest.approx(0.02)
+    assert math.isnan(measured([answer(0, 1)])["refused_p95_s"])
 
 
 def test_nothing_served_has_no_latency():
@@ -170,6 +180,72 @@ def test_missing_worker_makes_no_noise():
 def test_growth_needs_samples():
     with pytest.raises(ValueError, match="at least 8 are needed"):
         growth([MIB] * 7)
+
+
+def test_whole_requests_are_answered_once_whatever_they_are():
+    ends = [("grpc OK", 1), ("error", 1), ("grpc INTERNAL", 0), ("grpc OK", 0), ("grpc OK", 2), ("silent", 0)]
+    outcomes = Outcomes()
+    for end in ends:
+        outcomes.add("gRPC stream", stream_word(StreamEnd(*end)))
+    for kind in ("HTTP infer", HEAD):  # a broken head may rightly be left without an answer
+        for word in ("http 400", "closed", "silent"):
+            outcomes.add(kind, word)
+    assert unanswered(outcomes) == 3 + 2
+
+
+def test_an_answer_that_is_neither_a_video_nor_unavailable_is_a_failure():
+    words = ["grpc OK", "refused", "silent", "error", "grpc INTERNAL"]
+    found = counts([Ended(word, int(word != "silent"), 0.0, 1.0) for word in words])
+    assert (found["failed"], found["unanswered"], found["answered_twice"]) == (2, 1, 0)
+
+
+FINE = {
+    "outcomes": {"grpc OK": 9, "refused": 1, "unanswered": 0, "answered_twice": 0, "failed": 0},
+    "kills": 2,
+    "last_failure_s": [0.2, 0.9],
+    "worker_restarts": 2.0,
+    "is_alive": True,
+    "serves_afterwards": True,
+    "left_over": {},
+    "memory": {"growth_mib": 3.0, "is_noise": True},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"is_alive": False}, "tritonserver died"),
+        ({"serves_afterwards": False}, "serves no more"),
+        ({"left_over": {"lemica_cached_bytes": 8.0}}, "did not let go of"),
+        ({"unanswered": 1}, "were not answered"),
+        ({"malformed_unanswered": 1}, "malformed requests were not answered"),
+        ({"outcomes": {"unanswered": 1}}, "were not answered"),
+        ({"outcomes": {"answered_twice": 1}}, "answered twice"),
+        ({"outcomes": {"failed": 1}}, "more than UNAVAILABLE"),
+        ({"last_failure_s": [0.2, 1.7]}, "after 1.7 s only"),
+        ({"worker_restarts": 1.0}, "not replaced"),
+        ({"memory": None}, "too short to judge memory"),
+        ({"memory": {"growth_mib": 9.0, "is_noise": False}}, "memory grew by 9.0 MiB"),
+    ],
+)
+def test_each_thing_that_must_not_be_is_a_failure(change, says):
+    assert failures_of(FINE) == []
+    (failure,) = failures_of(FINE | change)
+    assert says in failure
+
+
+@pytest.mark.parametrize(
+    ("ratio", "interval", "verdict"),
+    [
+        (0.5, [0.4, 0.6], "met"),
+        (0.6, [0.5, 0.8], "met, not surely"),
+        (0.7, [0.6, 0.8], "missed, not surely"),
+        (0.9, [0.8, 1.1], "missed"),
+    ],
+)
+def test_a_goal_is_met_surely_where_all_of_the_interval_says_so(ratio, interval, verdict):
+    goal = Goal("70 %", "p95_turns, pooled", "whole batches", at_most=0.67)
+    assert goal.verdict({"ratio": ratio, "interval": interval}) == verdict
 
 
 def test_perf_analyzer_gets_every_input_from_the_mix():

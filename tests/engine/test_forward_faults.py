@@ -1,18 +1,27 @@
 """Exceptions, too little memory and NaN in one forward, and bugs of the engine: each ends what it concerns, no more."""
 
+import itertools
 import threading
 
 import numpy as np
 import pytest
+import torch
 
 from lemica_backend.admission import Admission
+from lemica_backend.config import SchedulerConfig
 from lemica_backend.engine import Engine
 from lemica_backend.errors import GenerationError
+from lemica_backend.job import start_job
+from lemica_backend.models import resample
+from lemica_backend.planned import plan_request
 from lemica_backend.profile import Profile
 from lemica_backend.row_limit import RowLimit
 from lemica_backend.scheduler import Scheduler
+from lemica_backend.step_cache import StepCache
+from lemica_backend.stepping import step_jobs
 from lemica_backend.ticking import Ticker
 from lemica_backend.types import GenerationRequest, GenerationResult
+from lemica_planner import CachePlan, Provenance
 from tests.engine.believing import Answers, Held, config_of, shared
 from tests.engine.faulty import BROKEN, NAN, Faulty
 
@@ -71,6 +80,51 @@ def test_too_little_memory_splits_the_batch_and_lowers_the_limit(crowd, alone, m
     failed = [at for at, rows in enumerate(faulty.rows) if rows > most_rows]
     assert failed
     assert len(failed) <= 3  # halved until it fitted, and not tried again
+
+
+def fails_once(call):
+    """Return the call as it is but for the first time, when its memory is short once it is done."""
+    tries = itertools.count()
+
+    def failing(*arguments, **options):
+        made = call(*arguments, **options)
+        if next(tries) == 0:
+            raise torch.OutOfMemoryError("out of memory on purpose")
+        return made
+
+    return failing
+
+
+@pytest.mark.parametrize("failing", ["sampler", "cache"])
+@pytest.mark.parametrize("sampler", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+def test_memory_that_is_short_after_the_forward_leaves_the_sampler_where_it_was(
+    model, config, monkeypatch, sampler, failing
+):
+    sampled = resample(model, SchedulerConfig.model_validate({"class": sampler}))
+    plan = CachePlan.from_steps(Provenance(num_inference_steps=6), {4: (0, 1, 3, 5)})
+    options = {"info": sampled.info, "config": config, "plan": plan}
+    planned = [plan_request(GenerationRequest("a cat", seed=seed, budget="4"), **options) for seed in range(2)]
+
+    def ended(step, fail):
+        jobs = {number: start_job(sampled, each) for number, each in enumerate(planned)}
+        for at in range(6):
+            with monkeypatch.context() as patch:
+                if at == step:
+                    fail(patch, jobs)
+                stepped = step_jobs(sampled, jobs)
+            assert (stepped.failures, stepped.is_split) == ({}, at == step)
+        return [(job.latents, job.scheduler.step_index) for job in jobs.values()]
+
+    def fail(patch, jobs):
+        owner, name = (jobs[0].scheduler, "step") if failing == "sampler" else (StepCache, "record")
+        patch.setattr(owner, name, fails_once(getattr(owner, name)))
+
+    expected = ended(None, fail)
+    assert [index for _, index in expected] == [6, 6]
+    for latents, index in ended(3, fail):
+        theirs, their_index = expected.pop(0)
+        assert index == their_index
+        torch.testing.assert_close(latents, theirs, rtol=0, atol=1e-5)
 
 
 def test_what_alone_has_too_little_memory_fails_alone(model):

@@ -3,6 +3,7 @@
 import dataclasses
 import threading
 import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from lemica_backend.job import start_job
 from lemica_backend.planned import plan_request
 from lemica_backend.profile import Profile
 from lemica_backend.session import Session
+from lemica_backend.types import GenerationResult
 from lemica_backend.watch import NoWatcher
 from lemica_planner import PlanEntry
 from tests.engine.believing import STEPS, Answers, alone, config_of, request, shared
@@ -159,6 +161,24 @@ def test_what_watchers_and_callers_raise_ends_nothing(make_engine):
     done = threading.Event()
     make_engine(watcher=Rude()).submit(request(), on_done=lambda outcome: done.set(), on_step=lambda progress: 1 / 0)
     assert done.wait(60)
+
+
+def test_a_preview_that_fails_costs_nobody_the_progress(make_engine, model):
+    told, outcome = [], Future()
+
+    class Dark:  # decodes the finished video only
+        def __getattr__(self, name):
+            return getattr(model, name)
+
+        def decode(self, latents, *others):
+            if len(told) < STEPS:
+                raise RuntimeError("no preview on purpose")
+            return model.decode(latents, *others)
+
+    caller = Caller(outcome.set_result, on_step=told.append, preview_every=2)
+    make_engine(model=Dark()).submit_all([Submission(request(), caller)])
+    assert isinstance(outcome.result(60), GenerationResult)
+    assert [(each.step, each.preview) for each in told] == [(step, None) for step in range(STEPS)]
 
 
 class Notes(NoWatcher):

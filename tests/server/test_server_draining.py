@@ -55,6 +55,17 @@ def test_sigterm_finishes_what_is_near_its_end_and_refuses_the_rest(draining):
     assert draining.wait() == 0
 
 
+def test_sigterm_just_after_the_first_request_refuses_it_all_the_same(draining):
+    caller, stream = Caller("grpc", draining), GrpcStream(draining)
+    time.sleep(1)  # in which the engine finds out where an idle server listens
+    stream.send(prompt="a", num_inference_steps=1000, caller=caller)
+    assert stream.next()[0]["event"] == "accepted"
+    draining.send_signal(15)
+    assert "the server is shutting down" in stream.rest()[-1].message()
+    stream.close()
+    caller.close()
+
+
 def test_unload_lets_running_requests_finish(draining):
     caller, stream = Caller("grpc", draining), GrpcStream(draining)
     stream.send(prompt="a", num_inference_steps=40, caller=caller)

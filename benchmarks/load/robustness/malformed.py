@@ -12,7 +12,9 @@ import grpc
 from benchmarks.load.robustness.pool import for_each
 from benchmarks.load.robustness.random_requests import broken, generate_request, grpc_request, json_request
 from benchmarks.load.robustness.wire import (
+    CLOSED,
     SILENT,
+    StreamEnd,
     Target,
     grpc_exchange,
     http_exchange,
@@ -41,6 +43,7 @@ class Outcomes:
 
 
 HEAD = "broken HTTP head"
+ENDED, TWICE = "ended without an answer", "answered twice"
 
 
 class Malformed:
@@ -109,7 +112,7 @@ class Malformed:
 
     async def _grpc_stream(self, rng: random.Random) -> str:
         message = grpc_request(self._target.stream, rng, [1])
-        return (await stream_exchange(self._channel, message, self._patience_s)).outcome
+        return stream_word(await stream_exchange(self._channel, message, self._patience_s))
 
 
 async def send_malformed(target: Target, count: int, *, patience_s: float = 120.0, seed: int = 0) -> Outcomes:
@@ -120,6 +123,13 @@ async def send_malformed(target: Target, count: int, *, patience_s: float = 120.
     return sender.outcomes
 
 
+def stream_word(end: StreamEnd) -> str:
+    """Return how a stream of one request ended, which is wrong without a last response and with two."""
+    if end.finals > 1:
+        return TWICE
+    return ENDED if end.outcome == "grpc OK" and not end.finals else end.outcome
+
+
 def unanswered(outcomes: Outcomes) -> int:
-    """Return how many requests got no answer, of those that were whole."""
-    return outcomes.total(SILENT, without=HEAD)
+    """Return how many requests got no answer, or two, of those that were whole."""
+    return sum(outcomes.total(wrong, without=HEAD) for wrong in (SILENT, CLOSED, ENDED, TWICE))

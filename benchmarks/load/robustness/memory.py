@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _LEAST_NOISE = 0.01  # of the memory itself: allocators keep or return pages as they like
-_FEWEST = 8
+FEWEST = 8
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,8 @@ def growth(samples_bytes: Sequence[int]) -> Growth:
     ValueError
         If there are fewer than 8.
     """
-    if len(samples_bytes) < _FEWEST:
-        raise ValueError(
-            f"{len(samples_bytes)} samples of memory; at least {_FEWEST} are needed: let the run be longer"
-        )
+    if len(samples_bytes) < FEWEST:
+        raise ValueError(f"{len(samples_bytes)} samples of memory; at least {FEWEST} are needed: let the run be longer")
     mib = np.asarray(samples_bytes, dtype=float) / 2**20
     half = len(mib) // 2
     third, last = (float(np.median(quarter)) for quarter in np.array_split(mib[half:], 2))

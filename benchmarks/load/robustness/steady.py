@@ -83,9 +83,11 @@ class Steady:
 
 
 def counts(ended: Sequence[Ended]) -> Mapping[str, int]:
-    """Return how many ended in each way, how many got no answer, and how many more than one."""
+    """Return how many ended in each way, got no answer, got more than one, and got an error that was not to be."""
     outcomes = {
         outcome: sum(each.outcome == outcome for each in ended) for outcome in sorted({e.outcome for e in ended})
     }
     answers = [each.answers for each in ended]
-    return outcomes | {"unanswered": answers.count(0), "answered_twice": sum(number > 1 for number in answers)}
+    wrong = {"unanswered": answers.count(0), "answered_twice": sum(number > 1 for number in answers)}
+    failed = sum(each.outcome not in ("grpc OK", "refused", SILENT) for each in ended)
+    return outcomes | wrong | {"failed": failed}
