@@ -74,6 +74,14 @@ class CostModel:
         """Return what a tick takes in which all of `works` is done."""
         return sum(self.seconds(Work(*work)) for work in _by_kind(works).items())
 
+    def ticks_in_a_forward(self, works: Sequence[Work], most: int) -> int:
+        """Return how many such ticks take no longer than a computed step of one of these requests alone.
+
+        At least 1 and at most `most`; 1 for work that was not measured yet.
+        """
+        forward_s, tick_s = min(self.seconds(Work(COMPUTE, work.rows)) for work in works), self.tick_s(works)
+        return max(1, min(most, int(forward_s / tick_s))) if tick_s else 1
+
     def left_s(self, steps_left: Mapping[str, int], rows: int) -> float:
         """Return what is left of a request that runs alone: its steps by kind, and decoding."""
         steps = sum(count * self.seconds(Work(kind, rows)) for kind, count in steps_left.items())

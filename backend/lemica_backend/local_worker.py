@@ -44,9 +44,9 @@ class LocalWorker:
         self._jobs[number] = job
         return Started(len(job.texts), time.perf_counter() - began)
 
-    def step(self, numbers: Sequence[int]) -> Stepped:
-        """Take one denoising step of these requests."""
-        stepped = step_jobs(self._model, {number: self._jobs[number] for number in numbers})
+    def step(self, numbers: Sequence[int], most: int = 1) -> Stepped:
+        """Take so many denoising steps of these requests, fewer where one fails."""
+        stepped = step_jobs(self._model, {number: self._jobs[number] for number in numbers}, most)
         return stepped._replace(fallbacks=tuple(take_fallbacks(self._model).items()))
 
     def replan(self, number: int, planned: PlannedRequest) -> None:

@@ -71,10 +71,10 @@ class Recorder:
         """Count the rows, and the time."""
         computed = sum(work.rows for work in ticked.works if work.kind == COMPUTE)
         reused = sum(work.rows for work in ticked.works) - computed
-        self._count("lemica_ticks_total")
+        self._count("lemica_ticks_total", by=ticked.steps)
         self._count("lemica_tick_seconds_total", by=ticked.seconds)
-        self._count("lemica_rows_total", "computed", by=computed)
-        self._count("lemica_rows_total", "reused", by=reused)
+        self._count("lemica_rows_total", "computed", by=computed * ticked.steps)
+        self._count("lemica_rows_total", "reused", by=reused * ticked.steps)
         if computed:
             self._observe("lemica_rows_per_forward", computed)
         for reason, rows in ticked.fallbacks:

@@ -155,9 +155,9 @@ class ProcessWorker:
         """Encode the text and draw the noise."""
         return cast(Started, self._ask("start", number, _slim(planned)))
 
-    def step(self, numbers: Sequence[int]) -> Stepped:
-        """Take one denoising step of these requests."""
-        return cast(Stepped, self._ask("step", list(numbers)))
+    def step(self, numbers: Sequence[int], most: int = 1) -> Stepped:
+        """Take so many denoising steps of these requests, fewer where one fails."""
+        return cast(Stepped, self._ask("step", list(numbers), most))
 
     def replan(self, number: int, planned: PlannedRequest) -> None:
         """Let a request go on as this one says."""

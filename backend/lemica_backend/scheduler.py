@@ -49,6 +49,11 @@ class Scheduler:
         self._align_ticks = align_ticks
         self._waited: dict[int, int] = {}
 
+    @property
+    def is_holding(self) -> bool:
+        """Whether a request waits before a computed step for others, so that every tick is to be chosen."""
+        return bool(self._waited)
+
     def choose(self, standings: Sequence[Standing], shares: Shares, room: Room, now: float) -> list[Standing]:
         """Return the requests that step now, those that have to be started for it included.
 

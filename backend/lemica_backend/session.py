@@ -115,6 +115,11 @@ class Session:
         step = self.step
         return Work(self.planned.kind(step), self.rows) if step < self.planned.num_inference_steps else Work(DECODE, 1)
 
+    @property
+    def skipped_ahead(self) -> int:
+        """How many skipped steps come before its next computed one."""
+        return self.planned.ticks_to_compute[self.step]
+
     def standing(self, steps_left: Mapping[str, int] | None = None) -> Standing:
         """Return how it stands, or how it would with other steps left."""
         planned, step = self.planned, self.step
@@ -129,7 +134,7 @@ class Session:
             deadline_s=None if planned.deadline_ms is None else self.arrived_s + self.limit_s,
             left_s=text_s + self._profile.cost.left_s(left, self.rows),
             work=self.work,
-            ticks_to_compute=planned.ticks_to_compute[step],
+            ticks_to_compute=self.skipped_ahead,
             is_started=self.is_started,
             cache_bytes=self.cache_bytes_limit,
         )
@@ -200,9 +205,9 @@ class Session:
             _log.exception("the client of request %s cannot be asked whether it has gone", self.planned.request_id)
             return True
 
-    def stepped(self, seconds: float, cached_bytes: int) -> None:
-        """Take note of a step that was taken."""
-        self.step += 1
+    def stepped(self, seconds: float, cached_bytes: int, steps: int = 1) -> None:
+        """Take note of steps that were taken."""
+        self.step += steps
         self.cached_bytes = cached_bytes
         self._stepped_ms += seconds * 1e3
         if not self._is_told_of:

@@ -1,4 +1,4 @@
-"""Take a denoising step of several jobs so that a fault, or too little memory, stays with those that it concerns."""
+"""Take denoising steps of several jobs so that a fault, or too little memory, stays with those that it concerns."""
 
 from __future__ import annotations
 
@@ -18,21 +18,25 @@ from lemica_backend.worker import Stepped
 _CPU_MESSAGES = ("not enough memory", "can't allocate memory")  # of torch's allocator, in plain RuntimeErrors
 
 
-def step_jobs(model: VideoModel, jobs: Mapping[int, Job]) -> Stepped:
-    """Take one step of every job; those that fail are told by their number.
+def step_jobs(model: VideoModel, jobs: Mapping[int, Job], most: int = 1) -> Stepped:
+    """Take one step of every job after the other, at most so many; those that fail are told by their number.
 
     A forward that fails is repeated with half of its jobs at a time, down to single ones. Latents that are not finite
-    after the step are a failure of their job.
+    after a step are a failure of their job. After such a step, none is taken.
     """
-    started = time.perf_counter()
+    started, taken = time.perf_counter(), 0
     attempt = _Attempt(model)
-    attempt.run(dict(jobs))
-    taken = {number: job for number, job in jobs.items() if number not in attempt.failures}
-    failures = attempt.failures | _not_finite(taken)  # waits for the device, too
+    failures: dict[int, Exception] = {}
+    while taken < most and not (failures or attempt.is_split):
+        attempt.run(dict(jobs))
+        moved = {number: job for number, job in jobs.items() if number not in attempt.failures}
+        failures = attempt.failures | _not_finite(moved)  # waits for the device, too
+        taken += 1
     return Stepped(
         seconds=time.perf_counter() - started,
         cached_bytes={number: job.cache.nbytes for number, job in jobs.items()},
         failures=failures,
+        taken=taken,
         is_split=attempt.is_split,
         too_many_rows=attempt.too_many_rows,
     )

@@ -1,4 +1,4 @@
-"""Let a worker take a step of some requests at once, and learn from it."""
+"""Let a worker take a step of some requests at once, or several steps, and learn from it."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Ticker:
         self._watcher = watcher
         self._deciding = deciding
 
-    def step(self, worker: Worker, sessions: Sequence[Session]) -> Stepped:
-        """Take a step; requests that fail are answered, the others know that they took it.
+    def step(self, worker: Worker, sessions: Sequence[Session], most: int = 1) -> Stepped:
+        """Take at most so many steps, all of one kind; requests that fail are answered, the others know what they took.
 
         Raises
         ------
@@ -42,18 +42,18 @@ class Ticker:
             If the worker is gone; nobody is answered.
         """
         works = [session.work for session in sessions]
-        stepped = worker.step([session.number for session in sessions])
+        stepped = worker.step([session.number for session in sessions], most)
         with self._deciding:
             if not (stepped.failures or stepped.is_split):
-                self._cost.observe(works, stepped.seconds)
+                self._cost.observe(works, stepped.seconds / stepped.taken)
             self._charge(sessions, works, stepped.seconds)
         for session in sessions:
             if session.number not in stepped.failures:
-                session.stepped(stepped.seconds, stepped.cached_bytes[session.number])
+                session.stepped(stepped.seconds, stepped.cached_bytes[session.number], stepped.taken)
         for session in sessions:
             if session.number in stepped.failures:
                 session.fail(stepped.failures[session.number])
-        tell(self._watcher, Ticked(tuple(works), stepped.seconds, stepped.fallbacks))
+        tell(self._watcher, Ticked(tuple(works), stepped.seconds, stepped.fallbacks, stepped.taken))
         return stepped
 
     def took(self, session: Session, kind: str, seconds: float) -> None:

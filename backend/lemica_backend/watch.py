@@ -99,20 +99,23 @@ class Started(NamedTuple):
 
 
 class Ticked(NamedTuple):
-    """One step of some requests, together.
+    """One step of some requests, together, or several steps alike.
 
     Attributes
     ----------
     works : tuple of Work
-        What each of them added.
+        What each of them added to a step.
     seconds : float
+        Of all steps.
     fallbacks : tuple of (str, int)
         For each reason, rows that the block engine left to the eager one.
+    steps : int
     """
 
     works: tuple[Work, ...]
     seconds: float
     fallbacks: tuple[tuple[str, int], ...] = ()
+    steps: int = 1
 
 
 class Answered(NamedTuple):

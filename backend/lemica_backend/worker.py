@@ -55,7 +55,7 @@ class Started(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """What became of one step of some requests; each took it, or is among the failures.
+    """What became of some steps of some requests; each took them, or is among the failures.
 
     Attributes
     ----------
@@ -65,6 +65,8 @@ class Stepped(NamedTuple):
         By number, what the step caches hold now.
     failures : mapping of int to Exception
         By number, why a request cannot go on.
+    taken : int
+        Steps that all but the failures took.
     is_split : bool
         Whether the requests had to be tried in parts, so that the time says nothing about what they cost.
     too_many_rows : int or None
@@ -76,6 +78,7 @@ class Stepped(NamedTuple):
     seconds: float
     cached_bytes: Mapping[int, int]
     failures: Mapping[int, Exception]
+    taken: int = 1
     is_split: bool = False
     too_many_rows: int | None = None
     fallbacks: tuple[tuple[str, int], ...] = ()
@@ -121,8 +124,11 @@ class Worker(Protocol):
         """Encode the text and draw the noise."""
         ...
 
-    def step(self, numbers: Sequence[int]) -> Stepped:
-        """Take one denoising step of these requests."""
+    def step(self, numbers: Sequence[int], most: int = 1) -> Stepped:
+        """Take one denoising step of these requests after the other, at least one and at most so many.
+
+        After one in which a request failed, or that had to be tried in parts, none is taken.
+        """
         ...
 
     def replan(self, number: int, planned: PlannedRequest) -> None:

@@ -82,8 +82,9 @@ def test_whatever_clients_send_there_are_few_series(recorder, written):
 
 def test_rows_are_counted_by_work(recorder, written):
     recorder.ticked(Ticked((Work("compute", 2), Work("residual", 2), Work("output", 1)), 0.5))
-    recorder.ticked(Ticked((Work("residual", 2),), 0.25, (("out_of_range", 2), ("recompile", 1))))
-    assert written["lemica_rows_total"] == {("computed",): [2], ("reused",): [3, 2]}
+    recorder.ticked(Ticked((Work("residual", 2),), 0.25, (("out_of_range", 2), ("recompile", 1)), steps=4))
+    assert written["lemica_ticks_total"] == {(): [1, 4]}
+    assert written["lemica_rows_total"] == {("computed",): [2], ("reused",): [3, 8]}
     assert written["lemica_rows_per_forward"] == {(): [2]}
     assert written["lemica_block_fallback_rows_total"] == {("out_of_range",): [2], ("recompile",): [1]}
     assert written["lemica_tick_seconds_total"] == {(): [0.5, 0.25]}

@@ -186,7 +186,7 @@ class Notes(NoWatcher):
         self.ticks, self.answers = [], []
 
     def ticked(self, ticked):
-        self.ticks.append((list(ticked.works), ticked.seconds))
+        self.ticks += [(list(ticked.works), ticked.seconds / ticked.steps)] * ticked.steps
 
     def answered(self, answered):
         self.answers.append(answered)

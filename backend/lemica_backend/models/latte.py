@@ -7,6 +7,7 @@ that means something.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLTemporalDecoder, LattePipeline
-from torch import Tensor
+from torch import Tensor, nn
 
 from lemica_backend.blocks.stack import BlockStack, Range
 from lemica_backend.config import Size
@@ -67,6 +68,7 @@ class LatteModel(PipelineModel):
         net = self._net.config
         side = net.sample_size // net.patch_size
         self._grid = net.video_length, side, side
+        self._projection = _first_channels(self._net.proj_out, net.in_channels, net.out_channels)
 
     def _choose_shape(self, size: Size) -> Shape:
         return fixed_shape(self._default_shape(), size)
@@ -121,11 +123,11 @@ class LatteModel(PipelineModel):
         return (LatteStack(self._net, math.prod(self._grid[1:]), Range(1, MAX_TOKENS), self._dtype),)
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
-        """Modulate, project and put the patches together; the variance channels are dropped."""
+        """Modulate, project and put the patches together, without the variance channels."""
         _, embedding = stem.conditions
         table = self._net.scale_shift_table[None] + embedding[:, None]  # (R, 2, D)
         shift, scale = table[:, 0, None, None], table[:, 1, None, None]
-        patches = self._net.proj_out(self._net.norm_out(hidden) * (1 + scale) + shift)
+        patches = self._projection(self._net.norm_out(hidden) * (1 + scale) + shift)
         channels, frames, height, width = self.info.latents_shape
         side = self._net.config.patch_size
         grid = patches.reshape(len(hidden), frames, height // side, width // side, side, side, -1)
@@ -135,6 +137,18 @@ class LatteModel(PipelineModel):
     def _decode(self, latents: Tensor, seed: int) -> Tensor:
         video: Tensor = self._pipeline.decode_latents(latents, latents.shape[2])  # in its slices of 14 frames
         return video
+
+
+def _first_channels(projection: nn.Linear, kept: int, channels: int) -> nn.Module:
+    """Return the projection to the first channels of each pixel; the whole one where its weights are packed."""
+    if type(projection.weight) is not nn.Parameter:
+        return projection
+    part = copy.deepcopy(projection)
+    for name, values in part.named_parameters():
+        rows = values.detach().unflatten(0, (-1, channels))[:, :kept].flatten(0, 1)
+        setattr(part, name, nn.Parameter(rows, requires_grad=False))
+    part.out_features = len(part.weight)
+    return part
 
 
 def _pad(texts: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:

@@ -42,8 +42,8 @@ class PipelineWorker:
         generation.start()
         return Started(1, time.perf_counter() - began)
 
-    def step(self, numbers: Sequence[int]) -> Stepped:
-        """Take one denoising step of the request."""
+    def step(self, numbers: Sequence[int], most: int = 1) -> Stepped:
+        """Take one denoising step of the request, however many might be taken."""
         began, failures = time.perf_counter(), {}
         for number in numbers:
             try:
