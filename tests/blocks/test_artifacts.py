@@ -76,6 +76,15 @@ def test_a_changed_file_is_refused(tmp_path, written):
         find_artifact(tmp_path, IDENTITY)
 
 
+def test_a_file_that_its_manifest_does_not_vouch_for_is_refused(tmp_path, written):
+    manifest = written.folder / "artifact.json"
+    told = json.loads(manifest.read_text())
+    del told["files"]["stack1.onnx"]
+    manifest.write_text(json.dumps(told))
+    with pytest.raises(ModelLoadError, match=r"stack1\.onnx changed after it was built"):
+        find_artifact(tmp_path, IDENTITY)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"identity": 1}'])
 def test_a_broken_manifest_is_refused(tmp_path, written, text):
     (written.folder / "artifact.json").write_text(text)

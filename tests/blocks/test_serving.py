@@ -51,16 +51,16 @@ def opened(folder, **blocks):
     return open_model(folder / "1", configured(folder, **blocks))
 
 
-def latents(model, folder, prompts):
-    """Return the final latents of prompts that are made together, by seed."""
-    engine, done = Engine(model, configured(folder)), queue.Queue()
+def latents(model, folder, prompts, plan=None):
+    """Return the final latents of prompts that are made together, by seed; each prompt has a budget."""
+    engine, done = Engine(model, configured(folder), plan), queue.Queue()
+    requests = [GenerationRequest(prompt, seed=seed, budget=budget) for seed, (prompt, budget) in prompts.items()]
     try:
-        engine.submit_all(
-            [Submission(GenerationRequest(prompt, seed=seed), Caller(done.put)) for seed, prompt in enumerate(prompts)]
-        )
-        outcomes = [done.get(timeout=300) for _ in prompts]
+        engine.submit_all([Submission(each, Caller(done.put)) for each in requests])
+        outcomes = [done.get(timeout=300) for _ in requests]
     finally:
         engine.close()
+    assert {outcome.info["block_engine"] for outcome in outcomes} == {model.info.block_engine}
     return {outcome.info["seed"]: torch.from_numpy(outcome.latents) for outcome in outcomes}
 
 
@@ -77,15 +77,18 @@ def test_a_calibration_of_many_edges_at_once_runs_on_the_engine(folder):
     assert errors[0] == pytest.approx(errors[1], rel=0.01)
 
 
-def test_videos_are_those_of_the_eager_engine_alone_and_together(folder):
-    eager = latents(opened(folder, engine="eager"), folder, PROMPTS)
-    model = opened(folder)
+def test_videos_are_those_of_the_eager_engine_alone_and_among_others_at_other_budgets(folder):
+    model, config = opened(folder), configured(folder)
     assert isinstance(model.stacks[0], EngineStack)
-    together = latents(model, folder, PROMPTS)
-    for seed, theirs in eager.items():
-        assert 0 < off(together[seed], theirs) <= 1e-4
-    alone = latents(model, folder, PROMPTS[:1])
-    assert off(together[0], alone[0]) <= 1e-4
+    provenance = EngineReplayer(model, config, "tiny").provenance()
+    plan = CachePlan.from_steps(provenance, {3: (0, 2, 5), 4: (0, 1, 3, 5)})
+    prompts = dict(enumerate(zip(PROMPTS, ("full", "3", "4"), strict=True)))
+    together = latents(model, folder, prompts, plan)
+    eager = latents(opened(folder, engine="eager"), folder, prompts, plan)
+    for seed, request in prompts.items():
+        alone = latents(model, folder, {seed: request}, plan)
+        assert off(together[seed], alone[seed]) <= 1e-4
+        assert 0 < off(together[seed], eager[seed]) <= 1e-4
 
 
 def test_calibrations_plans_and_answers_say_which_engine(folder):
@@ -108,6 +111,17 @@ def test_building_again_finds_what_is_there(folder):
     told = CliRunner().invoke(app, ["compile", str(folder), "--engine", "openvino"])
     assert told.exit_code == 0
     assert "is there already" in told.output
+
+
+def test_a_damaged_artifact_is_refused_and_built_again_on_request(folder):
+    (graph,) = (folder / "1" / "blocks").glob("openvino-float32-*/stack0.onnx")
+    graph.write_bytes(graph.read_bytes()[:-1])
+    with pytest.raises(ModelLoadError, match=r"stack0\.onnx changed after it was built: .*`lemica compile --force`"):
+        opened(folder)
+    told = CliRunner().invoke(app, ["compile", str(folder), "--force"])
+    assert told.exit_code == 0, told.output
+    assert "built in" in told.output
+    assert opened(folder).info.block_engine == "openvino"
 
 
 def test_other_weights_are_refused_or_served_eagerly_as_the_operator_wants(folder, tmp_path, caplog):

@@ -97,7 +97,8 @@ def find_artifact(root: Path, identity: Identity) -> Artifact:
     try:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         differs = _differences(manifest["identity"], identity.to_dict())
-        damaged = [name for name, digest in manifest["files"].items() if hash_file(folder / name) != digest]
+        files = {**dict.fromkeys(manifest["stacks"]), **manifest["files"]}
+        damaged = [name for name, digest in files.items() if hash_file(folder / name) != digest]
         found = Artifact(folder, tuple(folder / name for name in manifest["stacks"]), manifest["agreement"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelLoadError(f"{folder}: a broken artifact ({error!r}): {_AGAIN}") from error

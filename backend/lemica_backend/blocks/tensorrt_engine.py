@@ -110,16 +110,30 @@ def _build(stack: BlockStack, ranges: Mapping[str, Range], graph: Path, timing: 
     for each in stack.inputs:
         profile.set_shape(each.name, *_profile(each, ranges))
     config.add_optimization_profile(profile)
+    config.clear_flag(trt.BuilderFlag.TF32)  # on by default: it rounds what is multiplied in float32 to 10 bits
     if _MODULE == _FULL:  # TensorRT-RTX times nothing while it builds
-        config.set_timing_cache(
-            config.create_timing_cache(timing.read_bytes() if timing.is_file() else b""), ignore_mismatch=False
-        )
+        _take_timings(config, timing)
     built = builder.build_serialized_network(network, config)
     if built is None:
         raise ModelLoadError(f"{_MODULE} cannot build the block stack: {log.said}")
     if _MODULE == _FULL:
-        timing.write_bytes(bytes(config.get_timing_cache().serialize()))
+        _keep_timings(config, timing)
     return bytes(built)
+
+
+def _take_timings(config: Any, timing: Path) -> None:
+    """Give the builder what earlier builds timed, or nothing where another version or kind of GPU did."""
+    kept = timing.read_bytes() if timing.is_file() else b""
+    for told in dict.fromkeys((kept, b"")):
+        cache = config.create_timing_cache(told)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return
+
+
+def _keep_timings(config: Any, timing: Path) -> None:
+    cache = config.get_timing_cache()
+    if cache is not None:
+        timing.write_bytes(bytes(cache.serialize()))
 
 
 def _profile(each: StackInput, ranges: Mapping[str, Range]) -> tuple[tuple[int, ...], ...]:
