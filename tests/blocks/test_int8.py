@@ -3,9 +3,12 @@
 import re
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
-from lemica_backend.blocks.agreement import BOUNDS, INT8_BOUND
+from lemica_backend.blocks.agreement import BOUNDS, INT8_BOUND, require_agreement
+from lemica_backend.blocks.engines import Place
+from lemica_backend.blocks.stack import ROWS, Range
 from lemica_backend.config import load_config
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.opening import open_model
@@ -98,6 +101,18 @@ def test_what_cannot_be_built_is_refused(folder, arguments, said):
     answer = run(folder, *arguments)
     assert answer.exit_code == 1
     assert said in answer.output
+
+
+@pytest.mark.parametrize("name", ["cogvideox-5b", "mochi-1"])
+def test_graphs_whose_matrices_the_quantiser_turns_over_are_rounded(name, open_tiny, tmp_path):
+    from lemica_backend.blocks.onnxruntime_engine import OnnxRuntimeEngine
+
+    stack, path = open_tiny(name).stacks[0], tmp_path / "stack.onnx"
+    place = Place(torch.device("cpu"), torch.float32, {**stack.served, ROWS: Range(1, 4)}, "int8")
+    engine = OnnxRuntimeEngine()
+    engine.build(stack, place, path)
+    off = require_agreement(stack, engine.load(stack, place, path), place)
+    assert BOUNDS[torch.float32] < off <= INT8_BOUND
 
 
 def test_a_graph_that_cannot_be_rounded_is_refused(tmp_path):

@@ -130,6 +130,16 @@ def run(*arguments):
     return CliRunner().invoke(app, [*map(str, arguments)])
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have products of fp8")
+def test_what_takes_another_machine_is_said_by_the_command_and_at_load(tmp_path):
+    tiny, fp8 = FAMILIES["latte-plain"], INT8 | {"kwargs": {"quant_type": "Float8DynamicActivationFloat8WeightConfig"}}
+    with pytest.raises(ModelLoadError, match="Float8 dynamic quantization requires CUDA"):
+        opened(tmp_path, tiny, quantization=fp8)
+    told = run(tmp_path)
+    assert told.exit_code == 1
+    assert "torchao cannot do that here: Float8 dynamic quantization requires CUDA" in told.output
+
+
 @pytest.mark.parametrize(
     ("quantization", "says"),
     [

@@ -71,9 +71,19 @@ def _round_matrices(whole: Path, path: Path, *, is_large: bool) -> None:
 
     logging.disable(logging.WARNING)  # it advises to prepare the graph, whatever the graph
     try:
+        _forget_shapes(whole)
         # of signed ones, processors without VNNI add up pairs in 16 bits, which may overflow
         quantize_dynamic(whole, path, per_channel=True, weight_type=QuantType.QUInt8, use_external_data_format=is_large)
     except Exception as error:  # whatever it and ONNX's shape inference raise
         raise ModelLoadError(f"onnxruntime cannot round the matrices of this block stack: {error}") from error
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _forget_shapes(path: Path) -> None:
+    """Leave out the shapes that the exporter noted: the quantiser turns matrices over, and then finds other ones."""
+    import onnx  # noqa: PLC0415 - serving needs no onnx
+
+    model = onnx.load(str(path), load_external_data=False)
+    del model.graph.value_info[:]
+    onnx.save(model, str(path))

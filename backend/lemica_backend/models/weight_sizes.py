@@ -25,7 +25,7 @@ def weight_bytes(part: nn.Module, dtype: torch.dtype, quantization: Quantization
     Raises
     ------
     ValueError
-        If torchao is not installed, or has no such type.
+        If torchao is not installed, has no such type, or cannot quantise to it on this machine.
     """
     kept = _kept_in_float32(part, dtype)
     nn.Module.to(part, dtype)  # not diffusers' own, which warns of those that are kept
@@ -64,7 +64,10 @@ def _bytes(weight: Tensor, name: str, kept: Collection[str]) -> int:
 def _quantise(part: nn.Module, kind: Any, left_out: Collection[str]) -> None:
     from torchao.quantization import quantize_  # noqa: PLC0415 - an optional extra
 
-    quantize_(part, kind, filter_fn=lambda module, name: _is_quantised(module, name, left_out))
+    try:
+        quantize_(part, kind, filter_fn=lambda module, name: _is_quantised(module, name, left_out))
+    except (AssertionError, NotImplementedError, RuntimeError) as error:  # some take a GPU
+        raise ValueError(f"model.json, quantization.kwargs: torchao cannot do that here: {error}") from error
 
 
 def _is_quantised(module: nn.Module, name: str, left_out: Collection[str]) -> bool:
