@@ -187,4 +187,4 @@ def test_the_artifact_says_what_it_is_for(folder):
     identity = json.loads(manifest.read_text())["identity"]
     assert identity["family"] == "latte"
     assert identity["weights_hash"] == opened(folder).info.weights_hash
-    assert identity["versions"].keys() == {"openvino", "torch"}
+    assert identity["versions"].keys() == {"openvino", "torch", "diffusers"}

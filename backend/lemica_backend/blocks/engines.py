@@ -46,7 +46,7 @@ class BlockEngine(Protocol):
     ----------
     name : str
     packages : sequence of str
-        Distributions whose versions an artifact depends on, the engine's own first.
+        Distributions whose versions an artifact depends on, the engine's own first; diffusers is always one more.
     suffix : str
         Of an artifact's file; empty for an engine that needs none.
     ranges_matter : bool
@@ -81,6 +81,7 @@ class BlockEngine(Protocol):
         ...
 
 
+_ARITHMETIC = "diffusers"  # whose blocks a graph was made of
 _MODULES: dict[EngineName, tuple[str, str]] = {
     "compile": ("compile_engine", "CompileEngine"),
     "aot": ("aot_engine", "AotEngine"),
@@ -135,7 +136,7 @@ def _short(dtype: torch.dtype) -> str:
 
 def versions(engine: BlockEngine) -> dict[str, str]:
     """Return the versions of the packages that an artifact depends on."""
-    return {package: metadata.version(package) for package in engine.packages}
+    return {package: metadata.version(package) for package in (*engine.packages, _ARITHMETIC)}
 
 
 def _extra(name: EngineName) -> str:
