@@ -36,7 +36,7 @@ from lemica_backend.pipe import receive, send
 from lemica_backend.process_worker import Child, Recipe, start_child
 from lemica_backend.stepping import free_memory
 
-__all__ = ["Follower", "Group"]
+__all__ = ["Follower", "Group", "require_gpus", "require_shareable"]
 
 _HOST = "127.0.0.1"
 _MEETING_S = 120.0
@@ -71,7 +71,7 @@ class Group:
     """
 
     def __init__(self, devices: Sequence[str], recipes: Sequence[Recipe], timeout_s: float) -> None:
-        _require_gpus(devices)
+        require_gpus(devices)
         self._devices = tuple(devices)
         self._timeout_s = timeout_s
         self._others = tuple(start_child() for _ in recipes)
@@ -88,7 +88,7 @@ class Group:
             If the model cannot be shared by so many, or another process could not load it.
         """
         base: Any = getattr(model, "base", model)
-        _require_shareable(base, len(self._devices))
+        require_shareable(base, len(self._devices))
         self._await_loaded()
         for other, device in zip(self._others, self._devices[1:], strict=True):
             threading.Thread(target=_end_with, args=[other, device], daemon=True).start()
@@ -176,7 +176,8 @@ def _stacks(model: Any) -> Sequence[BlockStack]:
     return stacks
 
 
-def _require_gpus(devices: Sequence[str]) -> None:
+def require_gpus(devices: Sequence[str]) -> None:
+    """Refuse GPUs that are not there; raises `ModelLoadError`."""
     count = torch.cuda.device_count()
     for device in devices:
         kind, _, index = device.partition(":")
@@ -187,8 +188,8 @@ def _require_gpus(devices: Sequence[str]) -> None:
             )
 
 
-def _require_shareable(model: Any, count: int) -> None:
-    """Refuse a model that cannot be shared out among so many."""
+def require_shareable(model: Any, count: int) -> None:
+    """Refuse a model that cannot be shared out among so many; raises `ModelLoadError`."""
     stacks = _stacks(model)
     if not stacks or not all(stack.token_attentions for stack in stacks):
         raise ModelLoadError(
