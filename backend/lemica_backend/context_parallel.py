@@ -153,10 +153,10 @@ def _join(port: int, seat: _Seat, device: torch.device, listener: int | None = N
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(name, "lo")
     timeout = timedelta(seconds=seat.timeout_s + _MEETING_S)  # the engine's own limit comes first
-    is_first, place = seat.rank == 0, {"rank": seat.rank, "world_size": seat.size, "timeout": timeout}
     store = dist.TCPStore(
-        _HOST, port, is_master=is_first, timeout=timeout, wait_for_workers=False, master_listen_fd=listener
+        _HOST, port, is_master=seat.rank == 0, timeout=timeout, wait_for_workers=False, master_listen_fd=listener
     )
+    place: dict[str, Any] = {"rank": seat.rank, "world_size": seat.size, "timeout": timeout}
     if device.type != "cuda":
         dist.init_process_group("gloo", store=store, **place)
         return

@@ -76,7 +76,7 @@ def compute_share(stack: BlockStack, forms: Sequence[Form], whole: Sequence[Tens
         In the first process the whole hidden states after the last block, in the others nothing.
     """
     device = next(stack.parameters()).device
-    given = whole or (None,) * len(forms)
+    given: Sequence[Tensor | None] = whole or (None,) * len(forms)
     shares = [_share(*each, device) for each in zip(stack.inputs, forms, given, strict=True)]
     hidden = stack(*shares).contiguous()
     gathered = None if whole is None else [torch.empty_like(hidden) for _ in range(dist.get_world_size())]
