@@ -153,7 +153,7 @@ def _join(port: int, seat: _Seat, device: torch.device, listener: int | None = N
     for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(name, "lo")
     timeout = timedelta(seconds=seat.timeout_s + _MEETING_S)  # the engine's own limit comes first
-    store = dist.TCPStore(
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # the annotations of torch leave it out
         _HOST, port, is_master=seat.rank == 0, timeout=timeout, wait_for_workers=False, master_listen_fd=listener
     )
     place: dict[str, Any] = {"rank": seat.rank, "world_size": seat.size, "timeout": timeout}

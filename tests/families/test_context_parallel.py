@@ -1,6 +1,5 @@
 """One video on several devices: processes on this CPU that share its tokens, over gloo."""
 
-import os
 import signal
 import threading
 import time
@@ -109,29 +108,39 @@ def test_latents_are_those_of_one_process_whoever_else_is_in_the_batch(name, loa
     wait_gone(processes)
 
 
-@pytest.mark.parametrize(("sent", "said"), [("SIGKILL", "exit code 1"), ("SIGSTOP", "did not answer within 5 s")])
-def test_a_process_that_dies_or_hangs_ends_its_group_and_the_next_one_serves(sent, said, load):
+@pytest.fixture
+def engine(load):
     loaded = load(FAMILIES["wan-unipc"])
     engine = load_engine(loaded.folder.parent, config_of(loaded, limits={"worker_timeout_s": 5.0}), None)
-    try:
-        source = engine._supervisors[0].source
-        first, outcome, stepped = processes_of(source), Future(), threading.Event()
-        long = GenerationRequest("a cat", seed=1, budget="full", num_inference_steps=900)
-        engine.submit(long, on_done=outcome.set_result, on_step=lambda _: stepped.set())
-        assert stepped.wait(LONG_S)
-        os.kill(first[1].pid, getattr(signal, sent))
-        error = outcome.result(LONG_S)
+    yield engine
+    last = processes_of(engine._supervisors[0].source)
+    engine.close()
+    wait_gone(last)
+
+
+def lose(engine, sent):
+    """Send a signal to the second process of the group while a request is computed; return the request's error."""
+    processes, outcome, stepped = processes_of(engine._supervisors[0].source), Future(), threading.Event()
+    long = GenerationRequest("a cat", seed=1, budget="full", num_inference_steps=900)
+    engine.submit(long, on_done=outcome.set_result, on_step=lambda _: stepped.set())
+    assert stepped.wait(LONG_S)
+    processes[1].send_signal(sent)
+    error = outcome.result(LONG_S)
+    wait_gone(processes)
+    return error
+
+
+def test_a_process_that_dies_or_hangs_ends_its_group_and_the_next_one_serves(engine, load):
+    alone = load(FAMILIES["wan-unipc"]).ours("a cat", seed=7)
+    for sent, said in ((signal.SIGKILL, "exit code 1"), (signal.SIGSTOP, "did not answer within 5 s")):
+        error = lose(engine, sent)
         assert isinstance(error, EngineUnavailableError)
         assert said in str(error)
-        wait_gone(first)
         result = engine.generate(GenerationRequest("a cat", seed=7, guidance_scale=4.0, budget="full"))
-        assert_close(torch.from_numpy(result.latents), loaded.ours("a cat", seed=7))
-        assert engine.workers()[0].device == "cpu,cpu"
-        assert engine.workers()[0].restarts >= 1
-        last = processes_of(source)
-    finally:
-        engine.close()
-    wait_gone(last)
+        assert_close(torch.from_numpy(result.latents), alone)
+    (state,) = engine.workers()
+    assert (state.device, state.down) == ("cpu,cpu", None)
+    assert state.restarts >= 2
 
 
 @pytest.mark.parametrize("who", ["worker", "other"])
