@@ -150,10 +150,8 @@ class Host:
             return True
 
     def _is_ending(self) -> bool:
-        if self._told_to_end.is_set():
-            return True
-        # also before there is work, or an end just after the first request would find nothing to compare with
-        return (self._has_work() or not self._server.is_known) and self._server.is_ending()
+        # looks before there is work, too, or an end just after the first request would find nothing to compare with
+        return self._told_to_end.is_set() or self._server.is_ending()
 
     def _has_work(self) -> bool:
         return any(link.groups for link in self._links)
