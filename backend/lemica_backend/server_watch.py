@@ -62,6 +62,6 @@ class ServerWatch:
 
 def _points_at(link: Path) -> str | None:
     try:
-        return os.readlink(link)
+        return str(link.readlink())
     except OSError:  # closed, or the process is gone
         return None
