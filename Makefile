@@ -41,13 +41,16 @@ bench: $(STAMP) ## Print the planner's and the server's figures
 	@$(BIN)/python -m benchmarks.bench_plans model_repository/latte_shapes --prompts benchmarks/held_out_prompts.txt
 	@$(BIN)/python -m demo --repeats 5 --output out/bench
 
-WEIGHTS := model_repository/latte_shapes/1/weights
+LATTE := model_repository/latte_shapes/1/weights
+OPEN_SORA := model_repository/opensora_shapes/1/weights
 
-train: $(STAMP) ## Train the embedded model (hours on a CPU; run it again to carry on)
-	@PYTHONPATH=training $(BIN)/python -m shapes train runs/shapes $(WEIGHTS)
+train: $(STAMP) ## Train the embedded models (hours on a CPU; run it again to carry on)
+	@PYTHONPATH=training $(BIN)/python -m shapes train runs/shapes $(LATTE)
+	@PYTHONPATH=training $(BIN)/python -m shapes_open_sora train runs/opensora $(LATTE) $(OPEN_SORA)
 
-evaluate: $(STAMP) ## Check the embedded model on captions that it was never trained on
-	@PYTHONPATH=training $(BIN)/python -m shapes evaluate $(WEIGHTS)
+evaluate: $(STAMP) ## Check the embedded models on captions that they were never trained on
+	@PYTHONPATH=training $(BIN)/python -m shapes evaluate $(LATTE)
+	@PYTHONPATH=training $(BIN)/python -m shapes_open_sora evaluate $(OPEN_SORA)
 
 # The embedded models that are there; each has its prompts for calibration beside its weights.
 MODELS := $(patsubst %/config.pbtxt,%,$(wildcard $(foreach name,latte_shapes opensora_shapes,model_repository/$(name)/config.pbtxt)))

@@ -34,8 +34,10 @@ echo "Setting up $venv (a few minutes the first time: PyTorch, diffusers, a Trit
 "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv"
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check torch==2.13.0 'numpy>=1.26,<2'
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
-# Without it torch's eager mode serves the embedded model as well, only slower.
-echo "Building the embedded model's block engine (half a minute, once) ..."
-HF_HUB_OFFLINE=1 "$venv/bin/lemica" compile "$(dirname "$0")/../model_repository/latte_shapes" >/dev/null 2>&1 ||
-    echo "It was not built; \`lemica compile model_repository/latte_shapes\` says why. The eager engine serves." >&2
+# Without them torch's eager mode serves the embedded models as well, only slower.
+echo "Building the embedded models' block engines (a minute, once) ..."
+for model in latte_shapes opensora_shapes; do
+    HF_HUB_OFFLINE=1 "$venv/bin/lemica" compile "$(dirname "$0")/../model_repository/$model" >/dev/null 2>&1 ||
+        echo "That of $model was not built; \`lemica compile model_repository/$model\` says why. The eager engine serves." >&2
+done
 echo "Environment ready."

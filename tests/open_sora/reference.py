@@ -12,20 +12,21 @@ FRAMES_AT_ONCE = 4
 
 
 @torch.no_grad()
-def sample(pipeline, prompt, *, seed=7, guidance_scale=7.0, steps=6):
+def sample(pipeline, prompt, *, seed=7, guidance_scale=7.0, steps=6, latent_frames=6):
     """Return the final latents, shape (channels, frames, h, w)."""
     net, video = pipeline.transformer, pipeline.video
-    states, mask = encode(pipeline, f"{prompt} aesthetic score: 6.5.")
+    score = "" if video.aesthetic_score is None else f" aesthetic score: {video.aesthetic_score}."
+    states, mask = encode(pipeline, prompt + score)
     texts = torch.cat([states, net.y_embedder.y_embedding[None]])
-    rows, columns = video.height // 4, video.width // 4
-    latents = torch.randn((1, 4, 6, rows, columns), generator=torch.Generator().manual_seed(seed))
+    shape = (1, 4, latent_frames, video.height // 4, video.width // 4)
+    latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     times = timesteps(video, steps)
     for now, then in zip(times, [*times[1:], 0.0], strict=True):
         velocities = net(
             latents.repeat(2, 1, 1, 1, 1),
             torch.full((2,), 1000 * now),
             texts,
-            fps=torch.full((2,), 24.0),
+            fps=torch.full((2,), video.fps),
             height=video.height,
             width=video.width,
             text_mask=mask.repeat(2, 1),
@@ -48,10 +49,14 @@ def encode(pipeline, text):
 
 def timesteps(video, steps):
     """Return the times, from 1 (noise) on."""
-    whole_chunks = video.num_frames // 17
-    ratio = math.sqrt(video.height * video.width / 512**2) * math.sqrt(whole_chunks * 5)
+    ratio = video.shift or _shift(video)
     linear = [1 - step / steps for step in range(steps)]
     return [ratio * time / (1 + (ratio - 1) * time) for time in linear]
+
+
+def _shift(video):
+    whole_chunks = video.num_frames // 17
+    return math.sqrt(video.height * video.width / 512**2) * math.sqrt(whole_chunks * 5)
 
 
 @torch.no_grad()

@@ -36,7 +36,7 @@ def train(
     weights: Weights,
     *,
     clips: int = 6144,
-    iterations: int = 4000,
+    iterations: int = 1700,
     layout_iterations: Annotated[int, typer.Option(help="First iterations, which see pure noise only.")] = 200,
     batch: int = 16,
     image_share: Annotated[float, typer.Option(help="Share of the iterations that see single frames.")] = 0.35,
