@@ -93,6 +93,8 @@ class ModelConfig(Section):
         ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     devices : tuple of str or None
         Several of them, in place of `device`: each gets a worker, and all are fed from one queue.
+    context_parallel : int
+        Devices that compute one video together: so many neighbours in `devices` are one worker.
     threads : int or None
         CPU threads of one operation; None leaves it to torch.
     spare_worker : bool
@@ -130,6 +132,7 @@ class ModelConfig(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     devices: Annotated[tuple[Device, ...], Field(strict=False, min_length=1)] | None = None
+    context_parallel: PositiveInt = 1
     threads: PositiveInt | None = None
     spare_worker: bool = False
     fps: Annotated[int, Field(ge=1, le=240)] = 8
@@ -183,6 +186,27 @@ class ModelConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _grouped(self) -> Self:
+        count, devices = self.context_parallel, list(self.devices or ())
+        if count == 1:
+            return self
+        if self.family == PIPELINE:
+            raise ValueError("context_parallel: family 'pipeline' computes a video on one device: leave it out")
+        if self.blocks.engine != "eager":
+            raise ValueError(
+                f"blocks.engine is {self.blocks.engine!r}, which runs all tokens on one device: with context_parallel, "
+                "take 'eager'"
+            )
+        if not devices or len(devices) % count:
+            raise ValueError(f"context_parallel is {count}, and devices are {devices}: list {count} for each worker")
+        for group in self.worker_groups:
+            if set(group) != {"cpu"} and (len(set(group)) < count or {"cpu", "cuda"} & set(group)):
+                raise ValueError(
+                    f"devices: {list(group)} cannot compute one video together: take a cuda:N of its own for each"
+                )
+        return self
+
     @property
     def memory(self) -> Memory:
         """How the weights are kept."""
@@ -190,8 +214,14 @@ class ModelConfig(Section):
 
     @property
     def worker_devices(self) -> tuple[str, ...]:
-        """The devices, one worker each."""
-        return self.devices or (self.device,)
+        """The device of each worker, the first one where it has several."""
+        return tuple(group[0] for group in self.worker_groups)
+
+    @property
+    def worker_groups(self) -> tuple[tuple[str, ...], ...]:
+        """The devices of each worker."""
+        devices, count = self.devices or (self.device,), self.context_parallel
+        return tuple(devices[at : at + count] for at in range(0, len(devices), count))
 
     @model_validator(mode="after")
     def _default_steps(self) -> Self:

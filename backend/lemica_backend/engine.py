@@ -321,7 +321,7 @@ def _local(model: VideoModel, config: ModelConfig, plan: CachePlan | None, profi
 def load_engine(
     model_dir: Path, config: ModelConfig, plan_json: str | None, *, watcher: Watcher | None = None
 ) -> Engine:
-    """Load the model into a process for each device and start an engine on them.
+    """Load the model into a process for each device, or a group of them for each worker, and start an engine on them.
 
     Parameters
     ----------
@@ -340,10 +340,10 @@ def load_engine(
     plan = parse_plan(plan_json)
     require_plan_alone(plan, config)  # loading takes seconds, so what is broken is found before
     config.weights_dir(model_dir)
-    workers = Workers(tuple(_source(model_dir, config, device, plan_json) for device in config.worker_devices))
+    workers = Workers(tuple(_source(model_dir, config, group, plan_json) for group in config.worker_groups))
     return Engine(workers, config, plan, watcher=watcher)
 
 
-def _source(model_dir: Path, config: ModelConfig, device: str, plan_json: str | None) -> WorkerSource:
-    recipe = Recipe("lemica_backend.opening", "open_worker", (model_dir, config, device, plan_json))
-    return ProcessSource(recipe, device, config.limits.worker_timeout_s, keeps_spare=config.spare_worker)
+def _source(model_dir: Path, config: ModelConfig, group: tuple[str, ...], plan_json: str | None) -> WorkerSource:
+    recipe = Recipe("lemica_backend.opening", "open_worker", (model_dir, config, group[0], plan_json, group[1:]))
+    return ProcessSource(recipe, ",".join(group), config.limits.worker_timeout_s, keeps_spare=config.spare_worker)

@@ -21,6 +21,7 @@ from lemica_backend.engine_place import EnginePlace, Server, remove_run_dir
 from lemica_backend.errors import EngineUnavailableError, ModelLoadError
 from lemica_backend.front_link import FrontLink
 from lemica_backend.messages import Attach, Watched
+from lemica_backend.outbox import MAX_WATCHED
 from lemica_backend.server_watch import ServerWatch
 from lemica_backend.watch import Watcher
 from lemica_backend.wire import Connection
@@ -53,6 +54,8 @@ class Host:
         self._model_dir = model_dir
         self._server = ServerWatch(server)
         self._listener = place.listen()
+        self._watched: list[Watched] = []  # ticks that are not passed on yet
+        self._watched_lock = threading.Lock()
         self._lock = threading.Lock()  # of what follows
         self._engine: Any = None  # loaded for the first front
         self._links: list[FrontLink] = []
@@ -150,10 +153,8 @@ class Host:
             return True
 
     def _is_ending(self) -> bool:
-        if self._told_to_end.is_set():
-            return True
-        # also before there is work, or an end just after the first request would find nothing to compare with
-        return (self._has_work() or not self._server.is_known) and self._server.is_ending()
+        # looks before there is work, too, or an end just after the first request would find nothing to compare with
+        return self._told_to_end.is_set() or self._server.is_ending()
 
     def _has_work(self) -> bool:
         return any(link.groups for link in self._links)
@@ -168,10 +169,18 @@ class Host:
                     group.refuse(EngineUnavailableError("the server is shutting down; send the request to another"))
 
     def watch(self, method: str, *arguments: Any) -> None:
-        """Pass what a watcher hears to one front: of those that own their plan, the one that is attached longest."""
-        link = next((link for link in self._links if link.owns_plan), None)
-        if link:
-            link.outbox.put(Watched(method, arguments))
+        """Pass what a watcher hears to one front: of those that own their plan, the one that is attached longest.
+
+        Ticks wait for the next other event, which comes within a second, and do not wake the front each by itself.
+        """
+        with self._watched_lock:
+            self._watched.append(Watched(method, arguments))
+            if method == "ticked" and len(self._watched) < MAX_WATCHED:
+                return
+            watched, self._watched = self._watched, []
+            link = next((link for link in self._links if link.owns_plan), None)
+            if link:
+                link.outbox.put(*watched)
 
     def _end(self) -> None:
         watchdog = threading.Timer(_END_S, os._exit, (1,))

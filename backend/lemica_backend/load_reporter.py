@@ -27,7 +27,7 @@ class LoadReporter:
     """
 
     def __init__(
-        self, load: Callable[[], EngineLoad], watcher: Watcher, *, period_s: float = 1.0, shortest_s: float = 0.1
+        self, load: Callable[[], EngineLoad], watcher: Watcher, *, period_s: float = 1.0, shortest_s: float = 0.25
     ) -> None:
         self._load = load
         self._watcher = watcher

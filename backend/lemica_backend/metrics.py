@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -35,6 +36,9 @@ MakeFamily = Callable[[FamilySpec], MakeMetric | None]  # None where such a kind
 class Recorder:
     """A watcher that keeps the metrics of one model up to date; every series exists, at 0, from the start.
 
+    Ticks are written with the next report of the load, or answer: they come many a second, and writing takes messages
+    to another process, of which a small model's steps feel each.
+
     Parameters
     ----------
     make_family : callable
@@ -46,6 +50,7 @@ class Recorder:
 
     def __init__(self, make_family: MakeFamily, labels: Mapping[str, str], names: Sequence[str]) -> None:
         self._names = names
+        self._ticks: list[Ticked] = []  # not written yet
         self._series: dict[tuple[str, ...], Metric] = {}
         self._families: list[MakeMetric] = []  # after the series: Triton wants them to live longer
         for spec in family_specs(names):
@@ -68,20 +73,34 @@ class Recorder:
         self._observe("lemica_first_step_seconds", started.first_step_s, budget)
 
     def ticked(self, ticked: Ticked) -> None:
-        """Count the rows, and the time."""
-        computed = sum(work.rows for work in ticked.works if work.kind == COMPUTE)
-        reused = sum(work.rows for work in ticked.works) - computed
-        self._count("lemica_ticks_total", by=ticked.steps)
-        self._count("lemica_tick_seconds_total", by=ticked.seconds)
-        self._count("lemica_rows_total", "computed", by=computed * ticked.steps)
-        self._count("lemica_rows_total", "reused", by=reused * ticked.steps)
-        if computed:
-            self._observe("lemica_rows_per_forward", computed)
-        for reason, rows in ticked.fallbacks:
+        """Keep it until it is written."""
+        self._ticks.append(ticked)
+
+    def _write_ticks(self) -> None:
+        """Count rows and time."""
+        ticks, self._ticks = self._ticks, []
+        self._count("lemica_ticks_total", by=sum(tick.steps for tick in ticks))
+        self._count("lemica_tick_seconds_total", by=sum(tick.seconds for tick in ticks))
+        computed = [(sum(work.rows for work in tick.works if work.kind == COMPUTE), tick.steps) for tick in ticks]
+        rows = sum(work.rows * tick.steps for tick in ticks for work in tick.works)
+        entered = sum(count * steps for count, steps in computed)
+        self._count("lemica_rows_total", "computed", by=entered)
+        self._count("lemica_rows_total", "reused", by=rows - entered)
+        for count, steps in computed:
+            for _ in range(steps if count else 0):
+                self._observe("lemica_rows_per_forward", count)
+        self._write_fallbacks(ticks)
+
+    def _write_fallbacks(self, ticks: Sequence[Ticked]) -> None:
+        fallbacks = Counter[str]()
+        for tick in ticks:
+            fallbacks.update(dict(tick.fallbacks))
+        for reason, rows in fallbacks.items():
             self._count("lemica_block_fallback_rows_total", reason, by=rows)
 
     def answered(self, answered: Answered) -> None:
         """Count it; of a video, take note of how long it took and how long it was to take."""
+        self._write_ticks()
         budget = self._class(answered.budget)
         self._count("lemica_requests_total", answered.outcome, budget)
         if answered.outcome == OK:
@@ -99,6 +118,7 @@ class Recorder:
 
     def loaded(self, load: EngineLoad) -> None:
         """Set the gauges, and show that there was a report."""
+        self._write_ticks()
         limit = load.cache_limit_bytes
         self._count("lemica_heartbeats_total")
         self._set("lemica_up", 1)

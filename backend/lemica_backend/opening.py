@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from lemica_backend.blocks.installing import install_engine
 from lemica_backend.config import PIPELINE, ModelConfig
+from lemica_backend.context_parallel import Follower, Group
 from lemica_backend.errors import ModelLoadError
 from lemica_backend.local_worker import LocalWorker
 from lemica_backend.measuring import measure_profile, measure_sizes
@@ -15,6 +17,7 @@ from lemica_backend.models import VideoModel, load_model, resample
 from lemica_backend.models.attention import use_attention_backend
 from lemica_backend.models.autoencoders import cut_decoding
 from lemica_backend.pipelines.opening import open_pipeline
+from lemica_backend.process_worker import Recipe
 from lemica_backend.profile import Profile
 from lemica_backend.worker import Facts, Worker
 from lemica_planner import CachePlan
@@ -45,8 +48,19 @@ def open_model(model_dir: Path, config: ModelConfig, device: str | None = None) 
     return resample(model, config.scheduler) if config.scheduler else model
 
 
-def open_worker(model_dir: Path, config: ModelConfig, device: str, plan_json: str | None, *, measures: bool) -> Worker:
-    """Load the model onto a device; what `lemica_backend.process_worker` runs in its child."""
+def open_worker(
+    model_dir: Path,
+    config: ModelConfig,
+    device: str,
+    plan_json: str | None,
+    others: Sequence[str] = (),
+    *,
+    measures: bool,
+) -> Worker:
+    """Load the model onto a device, and onto others that share its work (`lemica_backend.context_parallel`).
+
+    It is what `lemica_backend.process_worker` runs in its child.
+    """
     if config.family == PIPELINE:
         if config.blocks.engine != "eager":
             raise ModelLoadError(
@@ -55,9 +69,22 @@ def open_worker(model_dir: Path, config: ModelConfig, device: str, plan_json: st
         _use_threads(config)
         return open_pipeline(_weights(model_dir, config), config, _device(device))
     plan = CachePlan.from_json(plan_json) if plan_json else None
+    group = _start_group(model_dir, config, (device, *others)) if others else None
     model = open_model(model_dir, config, device)
+    if group:
+        group.share(model)
     measure = measure_profile if measures else measure_sizes
     return LocalWorker(model, facts_of(model, config, plan, measure(model, config, plan)))
+
+
+def open_follower(model_dir: Path, config: ModelConfig, device: str, *, measures: bool) -> Follower:
+    """Load the model onto a device that computes for another one's worker, which measures."""
+    return Follower(open_model(model_dir, config, device))
+
+
+def _start_group(model_dir: Path, config: ModelConfig, devices: Sequence[str]) -> Group:
+    recipes = [Recipe(__name__, "open_follower", (model_dir, config, device)) for device in devices[1:]]
+    return Group(devices, recipes, config.limits.worker_timeout_s)
 
 
 def _use_threads(config: ModelConfig) -> None:

@@ -21,16 +21,20 @@ class Outbox:
         self._changed = threading.Condition()
         self._is_closed = False
 
-    def put(self, message: object) -> None:
-        """Add a message, or drop it."""
-        topic, limit = _topic(message)
+    def put(self, *messages: object) -> None:
+        """Add messages, or drop them."""
         with self._changed:
-            if self._is_closed or (topic is not None and self._counts[topic] >= limit):
-                return
-            if topic is not None:
-                self._counts[topic] += 1
-            self._waiting.append(message)
+            for message in messages:
+                self._put(message)
             self._changed.notify()
+
+    def _put(self, message: object) -> None:
+        topic, limit = _topic(message)
+        if self._is_closed or (topic is not None and self._counts[topic] >= limit):
+            return
+        if topic is not None:
+            self._counts[topic] += 1
+        self._waiting.append(message)
 
     def get(self) -> object | None:
         """Wait for the next message; None once it is closed."""

@@ -53,7 +53,7 @@ class ProcessSource:
         self._timeout_s = timeout_s
         self._keeps_spare = keeps_spare
         self._process: subprocess.Popen[bytes] | None = None
-        self._spare: _Child | None = None
+        self._spare: Child | None = None
 
     @property
     def pid(self) -> int | None:
@@ -67,13 +67,13 @@ class ProcessSource:
 
     def open(self, on_end: Callable[[], None], *, measures: bool) -> ProcessWorker:
         """Start a process and let it load the model; see `lemica_backend.worker.WorkerSource`."""
-        child = self._take_spare() or _start()
+        child = self._take_spare() or start_child()
         self._process = child.process
         worker = ProcessWorker(*child, self._timeout_s)
         threading.Thread(target=_tell_end, args=[child.process, on_end], daemon=True).start()
         worker.load(self._recipe, measures=measures)
         if self._keeps_spare:  # only now, so that it slows down no load
-            self._spare = _start()
+            self._spare = start_child()
             with contextlib.suppress(OSError):  # it died at once; the next worker starts from nothing
                 send(self._spare.connection, self._recipe.module)
         return worker
@@ -90,20 +90,20 @@ class ProcessSource:
             spare.process.wait()
             spare.connection.close()
 
-    def _take_spare(self) -> _Child | None:
+    def _take_spare(self) -> Child | None:
         """Return the spare process, if it still runs."""
         spare, self._spare = self._spare, None
         return spare if spare and spare.process.poll() is None else None
 
 
-class _Child(NamedTuple):
-    """A process that waits to be told what to load, and our end of the socket."""
+class Child(NamedTuple):
+    """A process that waits to be told what to load, and this one's end of the socket."""
 
     process: subprocess.Popen[bytes]
     connection: Connection
 
 
-def _start() -> _Child:
+def start_child() -> Child:
     """Start a child; it ends when the thread that starts it does."""
     ours, theirs = socket.socketpair()
     with theirs:
@@ -111,7 +111,7 @@ def _start() -> _Child:
         command = [sys.executable, "-m", "lemica_backend.worker_main", str(end), str(os.getpid())]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         process = subprocess.Popen(command, pass_fds=[end], env=environment, stdin=subprocess.DEVNULL)
-    return _Child(process, Connection(ours.detach()))
+    return Child(process, Connection(ours.detach()))
 
 
 def _tell_end(process: subprocess.Popen[bytes], on_end: Callable[[], None]) -> None:

@@ -13,16 +13,13 @@ import signal
 import sys
 from importlib import import_module
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lemica_backend.pipe import receive, send, sendable
 from lemica_backend.worker import Stepped
 
-if TYPE_CHECKING:
-    from lemica_backend.local_worker import LocalWorker
-
 _PR_SET_PDEATHSIG = 1
-_WITHOUT_ANSWER = ("drop",)
+_WITHOUT_ANSWER = ("drop", "compute")
 _log = logging.getLogger(__name__)
 
 
@@ -48,14 +45,15 @@ def _serve(connection: Connection) -> None:
         _answer(connection, name, getattr(worker, name), arguments)
 
 
-def _load(connection: Connection) -> LocalWorker | None:
+def _load(connection: Connection) -> Any:
+    """Return a `LocalWorker`, or a `Follower` of one; None if it could not be made."""
     message = receive(connection)
     while isinstance(message, str):  # a spare process gets ready
         import_module(message)
         message = receive(connection)
     (module, function, arguments), measures = message
     try:
-        worker: LocalWorker = getattr(import_module(module), function)(*arguments, measures=measures)
+        worker = getattr(import_module(module), function)(*arguments, measures=measures)
     except BaseException as error:
         send(connection, (True, sendable(error)))
         return None

@@ -43,6 +43,7 @@ def test_shipped_file_names_every_field_that_matters():
         "quantization",
         "options",
         "devices",
+        "context_parallel",
     }
     assert set(given) == set(ModelConfig.model_fields) - optional
     assert load_config(SHIPPED).defaults.num_inference_steps == 50
@@ -56,6 +57,15 @@ def test_devices_are_named_one_by_one_or_as_a_list(load):
     for wrong in ([], ["auto"], "cpu", ["gpu"]):
         with pytest.raises(ModelLoadError, match="devices"):
             load({"devices": wrong})
+
+
+def test_neighbours_in_the_list_of_devices_are_one_worker(load):
+    devices = [f"cuda:{number}" for number in range(4)]
+    config = load({"devices": devices, "context_parallel": 2})
+    assert config.worker_groups == (("cuda:0", "cuda:1"), ("cuda:2", "cuda:3"))
+    assert config.worker_devices == ("cuda:0", "cuda:2")
+    assert load({"devices": ["cpu", "cpu"], "context_parallel": 2}).worker_groups == (("cpu", "cpu"),)
+    assert load({"devices": ["cuda", "cuda"]}).worker_groups == (("cuda",), ("cuda",))
 
 
 def test_config_cannot_be_changed(load):
@@ -101,6 +111,20 @@ def test_hub_ids_only_on_demand(load, tmp_path):
         ('{"defaults": {"guidance_scale": NaN}}', "finite"),
         ({"hub_id": "who/what"}, '"allow_hub": true'),
         ({"hub_id": "who/what", "allow_hub": True, "weights": "weights"}, "not both"),
+        ({"context_parallel": 0, "devices": ["cpu"]}, "context_parallel: got 0"),
+        ({"context_parallel": 2}, "context_parallel is 2, and devices are []: list 2 for each worker"),
+        ({"context_parallel": 2, "devices": ["cpu"] * 3}, "list 2 for each worker"),
+        ({"context_parallel": 2, "devices": ["cuda", "cuda"]}, "take a cuda:N of its own for each"),
+        ({"context_parallel": 2, "devices": ["cuda:1", "cuda:1"]}, "take a cuda:N of its own for each"),
+        ({"context_parallel": 2, "devices": ["cpu", "cuda:1"]}, "take a cuda:N of its own for each"),
+        (
+            {"context_parallel": 2, "devices": ["cpu", "cpu"], "blocks": {"engine": "compile"}},
+            "with context_parallel, take 'eager'",
+        ),
+        (
+            {"context_parallel": 2, "devices": ["cpu", "cpu"], "family": "pipeline", "limits": {"max_active": 1}},
+            "context_parallel: family 'pipeline' computes a video on one device",
+        ),
         ({"scheduler": "UniPC"}, "scheduler: got 'UniPC'"),
         ({"scheduler": {"class": 3}}, "scheduler.class: got 3"),
         ({"scheduler": {"timesteps": [900, 901]}}, "timesteps must fall"),

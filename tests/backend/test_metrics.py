@@ -83,11 +83,15 @@ def test_whatever_clients_send_there_are_few_series(recorder, written):
 def test_rows_are_counted_by_work(recorder, written):
     recorder.ticked(Ticked((Work("compute", 2), Work("residual", 2), Work("output", 1)), 0.5))
     recorder.ticked(Ticked((Work("residual", 2),), 0.25, (("out_of_range", 2), ("recompile", 1)), steps=4))
-    assert written["lemica_ticks_total"] == {(): [1, 4]}
-    assert written["lemica_rows_total"] == {("computed",): [2], ("reused",): [3, 8]}
-    assert written["lemica_rows_per_forward"] == {(): [2]}
-    assert written["lemica_block_fallback_rows_total"] == {("out_of_range",): [2], ("recompile",): [1]}
-    assert written["lemica_tick_seconds_total"] == {(): [0.5, 0.25]}
+    recorder.ticked(Ticked((Work("compute", 3),), 0.25, (("out_of_range", 3),), steps=2))
+    assert written["lemica_ticks_total"] == {}  # many a second are not written each by itself
+    recorder.loaded(EngineLoad(1, 2, 3, 4, None, 5.5))
+    recorder.loaded(EngineLoad(1, 2, 3, 4, None, 5.5))
+    assert written["lemica_ticks_total"] == {(): [7]}
+    assert written["lemica_rows_total"] == {("computed",): [8], ("reused",): [11]}
+    assert written["lemica_rows_per_forward"] == {(): [2, 3, 3]}
+    assert written["lemica_block_fallback_rows_total"] == {("out_of_range",): [5], ("recompile",): [1]}
+    assert written["lemica_tick_seconds_total"] == {(): [1.0]}
 
 
 def test_the_other_events(recorder, written):

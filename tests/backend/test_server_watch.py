@@ -36,9 +36,9 @@ def go_on(child, expected):
 
 def test_a_server_that_closes_a_port_is_ending(child):
     watch = ServerWatch(Server.of_pid(child.pid))
-    assert (watch.is_ending(), watch.is_known) == (False, False)  # it may still begin to listen
+    assert not watch.is_ending()  # it may still begin to listen
     go_on(child, "listening")
-    assert (watch.is_ending(), watch.is_known) == (False, True)
+    assert not watch.is_ending()
     go_on(child, "closed")
     assert watch.is_ending()
     assert not watch.is_gone()
@@ -54,7 +54,6 @@ def test_a_server_that_may_not_be_seen_is_said_once_and_never_ends(child, caplog
     monkeypatch.setattr(psutil.Process, "net_connections", denied)
     watch = ServerWatch(Server.of_pid(child.pid))
     assert [watch.is_ending(), watch.is_ending()] == [False, False]
-    assert watch.is_known
     assert [record.message for record in caplog.records] == [
         "cannot see where the server listens: requests may be cut off at its end"
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,11 @@ class BlockStack(nn.Module, ABC):
     @abstractmethod
     def forward(self, *tensors: Tensor | None) -> Tensor:
         """Return the hidden states after the last block."""
+
+    @property
+    def token_attentions(self) -> tuple[Any, ...]:
+        """The attention among tokens of each block, where diffusers can split it over processes; else nothing."""
+        return ()
 
     def for_export(self) -> AbstractContextManager[object]:
         """Return a context in which the blocks compute the same in a form that exporters take."""

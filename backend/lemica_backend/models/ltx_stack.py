@@ -54,6 +54,11 @@ class LtxStack(BlockStack):
             )
         return hidden
 
+    @property
+    def token_attentions(self) -> tuple[Any, ...]:
+        """The attention of each block that is not over the text."""
+        return tuple(block.attn1 for block in self.blocks)
+
     def for_export(self) -> AbstractContextManager[object]:
         """Broadcast the bias over heads: repeating it exports to ONNX only with sizes that are fixed."""
         return attending(chain.from_iterable((block.attn1, block.attn2) for block in self.blocks), _Attend())

@@ -67,6 +67,11 @@ class WanStack(BlockStack):
             hidden = block(hidden, states, modulation, (cos, sin))
         return hidden
 
+    @property
+    def token_attentions(self) -> tuple[Any, ...]:
+        """The attention of each block that is not over the text."""
+        return tuple(block.attn1 for block in self.blocks)
+
     def for_export(self) -> AbstractContextManager[object]:
         """Turn queries and keys without writing every other channel of a tensor, which exports as a scatter."""
         return attending(chain.from_iterable((block.attn1, block.attn2) for block in self.blocks), _Attend())
