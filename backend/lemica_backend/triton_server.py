@@ -252,9 +252,18 @@ class TritonServer:
 
     def _is_up(self) -> bool:
         try:
-            return self._ask("GET", "/v2/health/ready")[0] == http.HTTPStatus.OK
+            return self._ask("GET", "/v2/health/ready")[0] == http.HTTPStatus.OK and self._has_metrics()
         except OSError:
             return False
+
+    def _has_metrics(self) -> bool:
+        """Whether metrics can be had, which the server opens last, or are not wanted."""
+        if any(argument.startswith("--allow-metrics") for argument in self._extra_args):
+            return True
+        connection = http.client.HTTPConnection(f"{_reachable(self.host)}:{self._ports[2]}", timeout=10)
+        connection.connect()
+        connection.close()
+        return True
 
     def _ask(self, method: str, path: str) -> tuple[int, bytes]:
         """Ask over a connection of its own, past any proxy: an open one would hold up the server's end."""

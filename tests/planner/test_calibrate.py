@@ -27,9 +27,9 @@ def run(journal, replayer=None, samples=SAMPLES, max_span=SPAN, **options):
     return calibrate(replayer or ToyReplayer(), samples, max_span=max_span, journal=journal, **options)
 
 
-def assert_same(left, right):
-    np.testing.assert_array_equal(left.weights, right.weights)
-    np.testing.assert_array_equal(left.sample_errors, right.sample_errors)
+def assert_same(left, right, rtol=0.0):
+    np.testing.assert_allclose(left.weights, right.weights, rtol=rtol)
+    np.testing.assert_allclose(left.sample_errors, right.sample_errors, rtol=rtol)
     assert (left.provenance, left.samples) == (right.provenance, right.samples)
 
 
@@ -140,7 +140,8 @@ def test_a_run_with_other_samples_or_spans_measures_what_is_new(journal, tmp_pat
     replayer = ToyReplayer()
     again = run(journal, replayer, samples, max_span)
     assert len(replayer.calls) == calls
-    assert_same(again, run(tmp_path / "fresh.jsonl", samples=samples, max_span=max_span))
+    # products of matrices of other sizes may end in another last bit
+    assert_same(again, run(tmp_path / "fresh.jsonl", samples=samples, max_span=max_span), rtol=1e-6)
 
 
 def test_another_operator_measures_anew(journal):

@@ -24,7 +24,7 @@ def draining(tmp_path):
     with TritonServer(tmp_path / "models", log=tmp_path / "log", exit_timeout_s=40, extra_args=arguments) as server:
         server.wait_ready(timeout_s=300)
         yield server
-    assert engine_pids(server) == []
+    assert wait_until(lambda: engine_pids(server) == [])  # the engine ends by itself, at the latest after its server
 
 
 def start(caller, **values):
