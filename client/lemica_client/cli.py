@@ -230,6 +230,8 @@ def _summary(info: dict[str, Any]) -> dict[str, str]:
         lines["seconds"] = f"{info['timings_ms']['total'] / 1000:.2f}"
     if "predicted_error" in info:
         lines["predicted error"] = _format_error(info["predicted_error"])
+    if info.get("quality_warning"):
+        lines["warning"] = "the prompt may lose more than predicted: try a larger --budget with the same --seed"
     return lines
 
 

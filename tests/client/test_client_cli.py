@@ -75,6 +75,12 @@ def test_generate_writes_the_servers_file_and_a_summary(transport, tmp_path):
     }
 
 
+def test_a_quality_warning_of_the_server_is_shown(transport):
+    assert "larger --budget" not in run("generate", "a cat").stdout
+    transport.info = transport.info | {"quality_warning": True}
+    assert "larger --budget" in run("generate", "a cat").stdout
+
+
 def test_generate_sends_what_was_given_and_asks_for_the_file_only(transport):
     arguments = "--guidance-scale 2.5 --num-inference-steps 20 --negative-prompt blur --model other --timeout-s 9"
     assert run("generate", "a cat", "-o", "cat.gif", *arguments.split()).exit_code == 0
