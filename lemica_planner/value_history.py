@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lemica_planner.operators import OPERATORS, SPLIT, Operator, extrapolation_weights
 from lemica_planner.plan_entry import Fill
 
-__all__ = ["Value", "ValueHistory"]
+__all__ = ["Term", "Value", "ValueHistory"]
 
 
 class Value(NamedTuple):
@@ -20,6 +20,13 @@ class Value(NamedTuple):
 
     step: int
     tensor: Any
+
+
+class Term(NamedTuple):
+    """A kept value's part in a sum."""
+
+    tensor: Any
+    weight: float
 
 
 class ValueHistory:
@@ -48,8 +55,12 @@ class ValueHistory:
 
         With fewer computed steps behind it than its order needs, an operator takes those that are there.
         """
+        return _summed(self.terms(step, key, fill))
+
+    def terms(self, step: int, key: Hashable, fill: Fill) -> list[Term]:
+        """Return kept values and their weights, whose sum `predict` returns."""
         weights = fill.weights or self._polynomial(step, key, OPERATORS[fill.operator])
-        return self._predict_split(key, weights) if fill.operator == SPLIT else self._combine(key, weights)
+        return self._split_terms(key, weights) if fill.operator == SPLIT else self._terms(key, weights)
 
     def _polynomial(self, step: int, key: Hashable, operator: Operator) -> Sequence[float]:
         """Return the weights that extrapolate, for each part that has weights of its own."""
@@ -57,24 +68,25 @@ class ValueHistory:
         weights = extrapolation_weights([self.times[value.step] for value in values], self.times[step])
         return weights * max(1, len(operator.fits))
 
-    def _predict_split(self, key: Hashable, weights: Sequence[float]) -> Any:
+    def _split_terms(self, key: Hashable, weights: Sequence[float]) -> list[Term]:
         """Forecast a branch from the conditional residual and the guidance, each by its half of the weights.
 
         The unconditional residual is the conditional one less the guidance.
         """
         cond, guidance = weights[: len(weights) // 2], weights[len(weights) // 2 :]
         if key == "cond":
-            return self._combine("cond", cond)
+            return self._terms("cond", cond)
         rest = [ours - theirs for ours, theirs in zip(cond, guidance, strict=True)]
-        return self._combine("cond", rest).add_(self._combine("uncond", guidance))
+        return self._terms("cond", rest) + self._terms("uncond", guidance)
+
+    def _terms(self, key: Hashable, weights: Sequence[float]) -> list[Term]:
+        """Return the last computed values with their weights; the oldest comes first."""
+        values = self._kept[key][-len(weights) :]
+        return [Term(value.tensor, weight) for value, weight in zip(values, weights, strict=True)]
 
     def _combine(self, key: Hashable, weights: Sequence[float]) -> Any:
-        """Return the sum of the last computed values, each times its weight; the oldest comes first."""
-        values = self._kept[key][-len(weights) :]
-        combined = values[0].tensor * weights[0]
-        for value, weight in zip(values[1:], weights[1:], strict=True):
-            combined.add_(value.tensor, alpha=weight)
-        return combined
+        """Return the sum of the last computed values, each times its weight."""
+        return _summed(self._terms(key, weights))
 
     def clear(self) -> None:
         """Drop everything."""
@@ -84,3 +96,10 @@ class ValueHistory:
     def nbytes(self) -> int:
         """Bytes of the tensors held; may be asked from any thread."""
         return sum(value.tensor.nbytes for values in tuple(self._kept.values()) for value in values)
+
+
+def _summed(terms: Sequence[Term]) -> Any:
+    total = terms[0].tensor * terms[0].weight
+    for tensor, weight in terms[1:]:
+        total.add_(tensor, alpha=weight)
+    return total

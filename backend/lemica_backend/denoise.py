@@ -92,10 +92,9 @@ def _run_model(model: VideoModel, jobs: Sequence[Job]) -> list[_Made]:
     if not jobs:
         return []
     rows = [_Row(job, branch) for job in jobs for branch in job.texts]
-    latents, timesteps = ([getattr(row.job, name) for row in rows] for name in ("model_input", "timestep"))
     all_threads = torch.get_num_threads()
-    with using_threads(threads_for(latents)):
-        stem = model.stem(torch.stack(latents), torch.stack(timesteps), [row.text for row in rows])
+    with using_threads(threads_for([row.job.latents for row in rows])):
+        stem = _run_stem(model, jobs, rows)
         hidden = _run_stack(model, rows, stem, all_threads)
         output = model.head(hidden, stem)
     branches = [len(job.texts) for job in jobs]
@@ -104,6 +103,22 @@ def _run_model(model: VideoModel, jobs: Sequence[Job]) -> list[_Made]:
         _Made(_guide(model, job, output), before, after)
         for job, output, before, after in zip(jobs, *parts, strict=True)
     ]
+
+
+def _run_stem(model: VideoModel, jobs: Sequence[Job], rows: Sequence[_Row]) -> Stem:
+    """Embed every row; where no text enters, one row of each request, for all of its branches."""
+    if model.info.stem_sees_text:
+        return _embed(model, rows)
+    stem = _embed(model, [_Row(job, next(iter(job.texts))) for job in jobs])
+    counts = [len(job.texts) for job in jobs]
+    if len(set(counts)) == 1:
+        return stem.repeated(counts[0])
+    return stem.rows([index for index, count in enumerate(counts) for _ in range(count)])
+
+
+def _embed(model: VideoModel, rows: Sequence[_Row]) -> Stem:
+    latents, timesteps = (torch.stack([getattr(row.job, name) for row in rows]) for name in ("model_input", "timestep"))
+    return model.stem(latents, timesteps, [row.text for row in rows])
 
 
 def _guide(model: VideoModel, job: Job, outputs: Tensor) -> Tensor:
@@ -130,16 +145,21 @@ def _unchanged_by_errors(scheduler: Scheduler) -> Iterator[None]:
 
 
 def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem, threads: int) -> Tensor:
-    """Return the hidden states after the block stack: computed, or the input plus the row's cached residual."""
+    """Return the hidden states after the block stack: computed, or the input plus the row's cached residual.
+
+    Of rows that are not computed, nobody needs the input afterwards.
+    """
     computing = [index for index, row in enumerate(rows) if row.job.computes]
     if len(computing) == len(rows):
         with using_threads(threads):
             return model.blocks(stem, [row.text for row in rows])
-    hidden = stem.hidden.clone()
+    hidden = stem.hidden
     if computing:
+        hidden = hidden.clone()
         with using_threads(threads):
             hidden[computing] = model.blocks(stem.rows(computing), [rows[index].text for index in computing])
     for index, row in enumerate(rows):
         if not row.job.computes:
-            hidden[index] += row.job.cache.predict(row.job.step, row.branch, row.job.fill)
+            for value, weight in row.job.cache.terms(row.job.step, row.branch, row.job.fill):
+                hidden[index].add_(value, alpha=weight)
     return hidden

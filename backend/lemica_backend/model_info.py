@@ -22,6 +22,7 @@ class ModelInfo:
     block_engine: str = "eager"  # what runs the block stack
     makes_schedule: bool = False  # the family's pipeline sets the noise levels, which another sampler would not get
     takes_image: bool = False  # a video begins with an image, and every request must bring one
+    stem_sees_text: bool = True  # False: `VideoModel.stem` makes the same of every branch of a request
 
     @property
     def plan_facts(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def relative_change(now: Tensor, before: Tensor) -> float:
 def modulated_input(model: OpenLatte, stem: Stem) -> Tensor:
     """Return what enters the first attention: the normalised input, scaled and shifted as the timestep says."""
     block = model.net.transformer_blocks[0]
-    table = block.scale_shift_table + stem.conditions[0].unflatten(-1, (6, -1))  # (R, 6, width)
+    table = block.scale_shift_table + model.modulation(stem).unflatten(-1, (6, -1))  # (R, 6, width)
     shift, scale = table[:, 0, None, None], table[:, 1, None, None]
     modulated: Tensor = block.norm1(stem.hidden) * (1 + scale) + shift
     return modulated

@@ -80,7 +80,7 @@ class PairedLatte(nn.Module, CacheMixin):  # type: ignore[misc]  # diffusers is 
         """Return the model's output for latents (R, C, F, h, w) at timesteps (R,), with texts (R, tokens, width)."""
         stem = self._model.stem(latents, timesteps)
         rows, frames, patches, _ = stem.hidden.shape
-        modulation, _ = stem.conditions
+        modulation = self._model.modulation(stem)
         conditions = Conditions(
             texts.repeat_interleave(frames, dim=0),
             modulation.repeat_interleave(frames, dim=0),

@@ -37,6 +37,11 @@ class Stem(NamedTuple):
         pick = list(index)
         return Stem(self.hidden[pick], tuple(each[pick] for each in self.conditions))
 
+    def repeated(self, times: int) -> Stem:
+        """Return each row so many times, as tensors of their own; faster than `rows`."""
+        hidden, *conditions = (each.repeat_interleave(times, dim=0) for each in (self.hidden, *self.conditions))
+        return Stem(hidden, tuple(conditions))
+
 
 class Shown(NamedTuple):
     """A request's texts and what its video begins with.

@@ -32,6 +32,7 @@ class HunyuanVideo15Model(PipelineModel):
     family = "hunyuan_video_15"
     pipeline_class = HunyuanVideo15Pipeline
     makes_schedule = True
+    stem_sees_text = False
 
     def _default_shape(self) -> Shape:
         pipeline = self._pipeline

@@ -51,6 +51,7 @@ class LatteModel(PipelineModel):
     family = "latte"
     pipeline_class = LattePipeline
     options_class = LatteOptions
+    stem_sees_text = False
 
     def _other_parts(self, folder: Path, dtype: torch.dtype) -> dict[str, Any]:
         if not self._options.temporal_decoder:
@@ -106,28 +107,40 @@ class LatteModel(PipelineModel):
 
     def stem(self, latents: Tensor, timesteps: Tensor, texts: Sequence[Tensor] = ()) -> Stem:
         """Cut the frames into patches and embed the timesteps; texts are not looked at."""
-        rows = len(latents)
-        images = latents.transpose(1, 2).flatten(0, 1)  # (R * F, C, h, w)
-        hidden = self._net.pos_embed(images).unflatten(0, (rows, -1))
-        modulation, embedding = self._net.adaln_single(
-            timesteps, added_cond_kwargs=_NO_CONDITIONS, batch_size=rows, hidden_dtype=hidden.dtype
-        )
-        return Stem(hidden, (modulation, embedding))
+        hidden = self._embed(latents)
+        embed_times = self._net.adaln_single.emb
+        embedding = embed_times(timesteps, **_NO_CONDITIONS, batch_size=len(hidden), hidden_dtype=hidden.dtype)
+        return Stem(hidden, (embedding,))
+
+    def _embed(self, latents: Tensor) -> Tensor:
+        """Do what the pipeline's convolution does, which leaves its output in an order that slows whatever reads it."""
+        embed, side = self._net.pos_embed, self._net.config.patch_size
+        pixels = latents.unflatten(4, (-1, side)).unflatten(3, (-1, side))  # (R, C, F, h, p, w, p)
+        patches = pixels.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(2, 3)  # (R, F, N, C * p * p)
+        hidden = nn.functional.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias)
+        placed: Tensor = hidden + embed.pos_embed.to(hidden.dtype)
+        return placed
 
     def blocks(self, stem: Stem, texts: Sequence[Tensor]) -> Tensor:
         """Run the spatial and temporal blocks; texts of different length are padded and masked."""
         text, bias = _pad(texts)
-        return self.stacks[0](stem.hidden, text, bias, stem.conditions[0])
+        return self.stacks[0](stem.hidden, text, bias, self.modulation(stem))
+
+    def modulation(self, stem: Stem) -> Tensor:
+        """Return what scales, shifts and gates the blocks, (R, 6 * width); skipped steps do without."""
+        adaln, (embedding,) = self._net.adaln_single, stem.conditions
+        modulation: Tensor = adaln.linear(adaln.silu(embedding))
+        return modulation
 
     def _make_stacks(self) -> Sequence[BlockStack]:
         return (LatteStack(self._net, math.prod(self._grid[1:]), Range(1, MAX_TOKENS), self._dtype),)
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
         """Modulate, project and put the patches together, without the variance channels."""
-        _, embedding = stem.conditions
+        (embedding,) = stem.conditions
         table = self._net.scale_shift_table[None] + embedding[:, None]  # (R, 2, D)
         shift, scale = table[:, 0, None, None], table[:, 1, None, None]
-        patches = self._projection(self._net.norm_out(hidden) * (1 + scale) + shift)
+        patches = self._projection(torch.addcmul(shift, self._net.norm_out(hidden), 1 + scale))
         channels, frames, height, width = self.info.latents_shape
         side = self._net.config.patch_size
         grid = patches.reshape(len(hidden), frames, height // side, width // side, side, side, -1)

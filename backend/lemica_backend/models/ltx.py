@@ -55,6 +55,7 @@ class LtxModel(PipelineModel):
     options_class = LtxOptions
     guides_in_float32 = True
     makes_schedule = True
+    stem_sees_text = False
 
     def _default_shape(self) -> Shape:
         return Shape(512, 704, 161)

@@ -77,6 +77,7 @@ class PipelineModel(ABC):
     guides_in_float32: ClassVar[bool] = False
     makes_schedule: ClassVar[bool] = False
     takes_image: ClassVar[bool] = False
+    stem_sees_text: ClassVar[bool] = True
     own_schedulers: ClassVar[tuple[str, ...]] = ()  # beside those that any model may be given
     _grid: Sequence[int]  # patches of one row, which `_prepare` counts
 
@@ -215,6 +216,7 @@ class PipelineModel(ABC):
             latents_shape=tuple(self.initial_noise(0).shape),
             makes_schedule=self.makes_schedule,
             takes_image=self.takes_image,
+            stem_sees_text=self.stem_sees_text,
             **self.shape._asdict(),
         )
 

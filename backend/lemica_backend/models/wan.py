@@ -42,6 +42,7 @@ class WanModel(PipelineModel):
     family = "wan"
     pipeline_class = WanPipeline
     options_class = WanOptions
+    stem_sees_text = False
 
     def _dtypes(self, dtype: torch.dtype) -> Any:
         return {"default": dtype, "vae": torch.float32}  # as the pipeline's authors load it

@@ -150,6 +150,7 @@ class OpenSoraModel:
             height=latents[2] * cell,
             width=latents[3] * cell,
             latents_shape=latents,
+            stem_sees_text=False,
         )
 
     def _describe_sampling(self) -> dict[str, Any]:
