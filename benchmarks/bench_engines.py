@@ -1,7 +1,7 @@
 """Block engines against torch's eager mode, end to end through a real server.
 
 ``python -m benchmarks.bench_engines MODEL_DIR [--engines openvino] [--budgets full,fast] [--batches 1,4] [--rounds 5]``
-(``--output FILE`` for the JSON)
+(``--output FILE`` for the JSON; ``openvino-bfloat16`` is an engine with a precision)
 
 One server has the model once for each engine, on the same weights, and takes the same requests in turn: alone and four
 at a time, at every budget, in an order drawn anew each round. Compared are medians over the rounds of ratios within a
@@ -75,10 +75,17 @@ def add_models(repository: Path, model_dir: Path, engines: Sequence[str]) -> Non
         folder.mkdir(parents=True)
         config = json.loads((version / "model.json").read_text(encoding="utf-8"))
         config |= {"weights": str(version / config["weights"]), "log": {"requests": "off"}}
-        config["blocks"] = {"engine": engine, "artifacts": str(version / "blocks")}
+        name, precision = split_name(engine)
+        config["blocks"] = {"engine": name, "precision": precision, "artifacts": str(version / "blocks")}
         (folder / "model.json").write_text(json.dumps(config), encoding="utf-8")
         text = (model_dir / "config.pbtxt").read_text(encoding="utf-8")
         (folder.parent / "config.pbtxt").write_text(text.replace(f'"{model_dir.name}"', f'"{engine}"'))
+
+
+def split_name(engine: str) -> tuple[str, str]:
+    """Return engine and precision; without one, the model's own."""
+    name, _, precision = engine.partition("-")
+    return name, precision or "dtype"
 
 
 def take(clients: Mapping[str, Client], turn: Turn, plans: Mapping[str, int]) -> Round:
@@ -176,7 +183,7 @@ def main(
     """Measure and print."""
     names = [EAGER, *engines.split(",")]
     for name in names[1:]:
-        build_offline(model_dir, name)
+        build_offline(model_dir, *split_name(name))
     turns = [
         Turn(name, budget, batch)
         for batch in map(int, batches.split(","))

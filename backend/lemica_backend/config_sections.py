@@ -11,7 +11,7 @@ from lemica_backend.section import Section
 
 PositiveInt = Annotated[int, Field(ge=1)]
 EngineName = Literal["eager", "compile", "aot", "onnxruntime", "openvino", "tensorrt"]
-Precision = Literal["dtype", "int8"]
+Precision = Literal["dtype", "bfloat16", "int8"]
 
 
 class Defaults(Section):
@@ -231,8 +231,8 @@ class Blocks(Section):
     ----------
     engine : {"eager", "compile", "aot", "onnxruntime", "openvino", "tensorrt"}
         All but ``eager`` and ``compile`` run an artifact that ``lemica compile`` built.
-    precision : {"dtype", "int8"}
-        That of ``dtype``, or matrices of 8-bit integers with the rest as it is.
+    precision : {"dtype", "bfloat16", "int8"}
+        That of ``dtype``, bfloat16 where the engine may round to it, or matrices of 8-bit integers with the rest as it is.
     required : bool
         Whether the model must not load where its engine cannot serve; if not, the eager engine serves, and the log
         says why.

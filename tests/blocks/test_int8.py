@@ -92,7 +92,7 @@ def test_another_precision_is_another_artifact(folder, told):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--precision", "fp4"), "precision is 'fp4'; allowed are dtype, int8"),
+        (("--precision", "fp4"), "precision is 'fp4'; allowed are dtype, bfloat16, int8"),
         (("--engine", "aot", "--precision", "int8"), "'aot' serves dtype, and not int8"),
         (("--prompts", "nowhere.txt"), "nowhere.txt"),
     ],

@@ -142,7 +142,7 @@ def test_other_weights_are_refused_or_served_eagerly_as_the_operator_wants(folde
     ("settings", "message"),
     [
         ({"dtype": "bfloat16", "blocks": {"engine": "onnxruntime"}}, "serves float32, float16, and dtype is bfloat16"),
-        ({"blocks": {"engine": "openvino", "precision": "int8"}}, "'openvino' serves dtype, and not int8"),
+        ({"blocks": {"engine": "openvino", "precision": "int8"}}, "'openvino' serves dtype, bfloat16, and not int8"),
         (
             {"dtype": "float16", "blocks": {"engine": "onnxruntime", "precision": "int8"}},
             "int8 takes a dtype of float32, and dtype is float16",

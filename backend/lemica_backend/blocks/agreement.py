@@ -43,7 +43,8 @@ def largest_difference(stack: BlockStack, run: Run, place: Place) -> float:
 
 def bound_of(place: Place) -> float:
     """Return how far results may be off."""
-    return BOUNDS[place.dtype] if place.precision == "dtype" else INT8_BOUND
+    rounded = {"bfloat16": BOUNDS[torch.bfloat16], "int8": INT8_BOUND}
+    return rounded.get(place.precision, BOUNDS[place.dtype])
 
 
 def require_agreement(stack: BlockStack, run: Run, place: Place) -> float:

@@ -14,6 +14,8 @@ from torch import Tensor
 from lemica_backend.blocks.engine_stack import Run
 from lemica_backend.blocks.engines import Place
 from lemica_backend.blocks.stack import ROWS, BlockStack
+from lemica_backend.config import Precision
+from lemica_backend.errors import ModelLoadError
 
 __all__ = ["OpenVinoEngine"]
 
@@ -29,7 +31,7 @@ class OpenVinoEngine:
     suffix = ".onnx"
     ranges_matter = False
     dtypes = (torch.float32, torch.float16, torch.bfloat16)
-    precisions = ("dtype",)
+    precisions = ("dtype", "bfloat16")
     devices = ("cpu",)
     builds_anywhere = False
 
@@ -48,7 +50,7 @@ class OpenVinoEngine:
         core = openvino.Core()
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",  # or processors with AMX would round what is wider to bfloat16
+            "INFERENCE_PRECISION_HINT": _precision_hint(core, place.precision),
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "ENABLE_CPU_PINNING": False,  # torch's threads are not pinned either, and would wait for the same cores
         }
@@ -67,6 +69,18 @@ class OpenVinoEngine:
             return output.to(place.dtype)
 
         return run
+
+
+def _precision_hint(core: openvino.Core, precision: Precision) -> str:
+    """Return what OpenVINO calls the precision; left to itself, it rounds to bfloat16 wherever a processor has that."""
+    if precision == "dtype":
+        return "f32"
+    served = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if "BF16" not in served:  # it would compute in float32, and say nothing
+        raise ModelLoadError(
+            f"model.json, blocks.precision: this processor has no bfloat16 (OpenVINO finds {', '.join(served)}): take dtype"
+        )
+    return "bf16"
 
 
 def _rows_to_fix(stack: BlockStack, place: Place) -> tuple[int, ...]:
