@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.bench_startup MODEL_DIR [--engines openvino] [--rounds 5]``
 
-A server with the one model is started and stopped for each engine in turn, in an order drawn anew each round; artifacts
+A server with the one model is started and stopped for each engine in turn, in an order drawn anew each round. Artifacts
 are built first where there are none. What the engine adds is its median less eager's. The last line is the same as JSON.
 """
 

@@ -232,7 +232,7 @@ class Blocks(Section):
     engine : {"eager", "compile", "aot", "onnxruntime", "openvino", "tensorrt"}
         All but ``eager`` and ``compile`` run an artifact that ``lemica compile`` built.
     precision : {"dtype", "bfloat16", "int8"}
-        That of ``dtype``, bfloat16 where the engine may round to it, or matrices of 8-bit integers with the rest as it is.
+        That of ``dtype``, or blocks rounded to bfloat16, or matrices of 8-bit integers with the rest as it is.
     required : bool
         Whether the model must not load where its engine cannot serve; if not, the eager engine serves, and the log
         says why.

@@ -16,6 +16,7 @@ from benchmarks.load.measures import compare, medians, pooled
 from lemica_planner.atomic import write_text
 
 _RANGED = "lemica"
+_BATCHES = ("whole batches, one plan", "whole batches")
 _LATENCIES = ("p50_turns", "p95_turns", "p99_turns", "per_turn")
 _SHOWN = (*_LATENCIES, "turn_s", "computed", "met", "refused", "refused_p95_s", "failed", "silent", "late_s")
 
@@ -44,8 +45,8 @@ class Goal(NamedTuple):
 def goals(plan: Plan) -> list[Goal]:
     """Return what this project set out to show, as far as a run measures it."""
     return [
-        Goal("70 %", "p95_turns, pooled", "whole batches", at_most=0.67),
-        Goal("70 %", "per_turn", "whole batches", at_least=1.0),
+        *(Goal("70 %", "p95_turns, pooled", way, at_most=0.67) for way in _BATCHES),
+        *(Goal("70 %", "per_turn", way, at_least=1.0) for way in _BATCHES),
         *(Goal(OVERLOAD, "met", f"{way}, always {plan.ceiling}", at_least=1.5) for way in (_RANGED, "whole batches")),
     ]
 

@@ -81,8 +81,7 @@ def test_rounds_measure_every_way_and_go_on_from_their_journal(server, tmp_path)
     measures = {each["measure"] for each in found["ratios"] if each["load"] == "70 %"}
     assert "p95_turns, pooled" in measures
     assert [(goal["load"], goal["against"]) for goal in found["goals"]] == [
-        ("70 %", "whole batches"),
-        ("70 %", "whole batches"),
+        *[("70 %", "whole batches, one plan"), ("70 %", "whole batches")] * 2,
         (OVERLOAD, "lemica, always slow"),
         (OVERLOAD, "whole batches, always slow"),
     ]

@@ -78,7 +78,8 @@ def _precision_hint(core: openvino.Core, precision: Precision) -> str:
     served = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if "BF16" not in served:  # it would compute in float32, and say nothing
         raise ModelLoadError(
-            f"model.json, blocks.precision: this processor has no bfloat16 (OpenVINO finds {', '.join(served)}): take dtype"
+            f"model.json, blocks.precision: this processor has no bfloat16 (OpenVINO finds {', '.join(served)}): "
+            "take dtype"
         )
     return "bf16"
 
