@@ -3,7 +3,7 @@
 ``python -m benchmarks.bench_startup MODEL_DIR [--engines openvino] [--rounds 5]``
 
 A server with the one model is started and stopped for each engine in turn, in an order drawn anew each round. Artifacts
-are built first where there are none. What the engine adds is its median less eager's. The last line is the same as JSON.
+are built first where there are none. What an engine adds is its median less eager's. The last line is the same as JSON.
 """
 
 from __future__ import annotations
