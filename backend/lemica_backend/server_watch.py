@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import os
 import select
+import time
 from pathlib import Path
 
 import psutil
 
 from lemica_backend.engine_place import Server
 
+_OPENING_S = 5.0  # in which a server opens its ports, on a busy machine
 _log = logging.getLogger(__name__)
 
 
@@ -32,6 +34,7 @@ class ServerWatch:
         self._descriptor = os.pidfd_open(server.pid)
         self._was_there = server.is_running()
         self._listeners: dict[Path, str] = {}  # the server's descriptors, and what they are of
+        self._look_until_s: float | None = None  # none was found yet
         self._is_hidden = False
 
     def is_gone(self) -> bool:
@@ -39,14 +42,20 @@ class ServerWatch:
         return not self._was_there or bool(select.select([self._descriptor], [], [], 0)[0])
 
     def is_ending(self) -> bool:
-        """Whether it closed a port that it had open when it was first seen to listen; False if that cannot be seen.
+        """Whether it closed a port that it was seen to open; False if that cannot be seen.
 
-        Finding its ports takes 10 ms, which a small model's steps feel if it is done all the time; looking whether they
-        are still open takes microseconds.
+        Finding its ports takes 10 ms, which a small model's steps feel if it is done all the time, and so ends soon
+        after the first was found; looking whether they are still open takes microseconds.
         """
-        if not (self._listeners or self._is_hidden):
+        if not (self._has_opened() or self._is_hidden):
             self._find_listeners()
         return any(_points_at(link) != socket for link, socket in self._listeners.items())
+
+    def _has_opened(self) -> bool:
+        """Whether all of its ports were found: it opens one after the other, and may close any of them first."""
+        if self._listeners and self._look_until_s is None:
+            self._look_until_s = time.monotonic() + _OPENING_S
+        return self._look_until_s is not None and time.monotonic() > self._look_until_s
 
     def _find_listeners(self) -> None:
         try:
@@ -57,7 +66,9 @@ class ServerWatch:
             return
         folder = Path(f"/proc/{self._process.pid}/fd")
         links = [folder / str(each.fd) for each in connections if each.status == psutil.CONN_LISTEN]
-        self._listeners = {link: socket for link in links if (socket := _points_at(link))}
+        self._listeners |= {
+            link: socket for link in links if (socket := _points_at(link)) and link not in self._listeners
+        }
 
 
 def _points_at(link: Path) -> str | None:

@@ -12,8 +12,11 @@ from lemica_backend.server_watch import ServerWatch
 LISTENER = """
 import socket
 input()
-ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-print("listening", flush=True)
+ports = [socket.create_server(("127.0.0.1", 0))]
+print("first", flush=True)
+input()
+ports.append(socket.create_server(("127.0.0.1", 0)))
+print("second", flush=True)
 input()
 ports.pop().close()
 print("closed", flush=True)
@@ -37,7 +40,8 @@ def go_on(child, expected):
 def test_a_server_that_closes_a_port_is_ending(child):
     watch = ServerWatch(Server.of_pid(child.pid))
     assert not watch.is_ending()  # it may still begin to listen
-    go_on(child, "listening")
+    go_on(child, "first")
+    go_on(child, "second")
     assert not watch.is_ending()
     go_on(child, "closed")
     assert watch.is_ending()
@@ -45,6 +49,17 @@ def test_a_server_that_closes_a_port_is_ending(child):
     child.kill()
     child.wait()
     assert watch.is_gone()
+
+
+def test_ports_that_are_opened_later_are_watched_as_well(child):
+    watch = ServerWatch(Server.of_pid(child.pid))
+    go_on(child, "first")
+    assert not watch.is_ending()
+    go_on(child, "second")
+    assert not watch.is_ending()
+    go_on(child, "closed")
+    assert watch.is_ending()
+    assert watch.is_ending()  # and goes on ending
 
 
 def test_a_server_that_may_not_be_seen_is_said_once_and_never_ends(child, caplog, monkeypatch):

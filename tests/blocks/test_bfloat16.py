@@ -15,7 +15,7 @@ HAS_BFLOAT16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPAB
 
 @pytest.fixture
 def built(open_tiny, tmp_path):
-    stack, path = open_tiny("latte").stacks[0], tmp_path / "stack.onnx"
+    stack, path = open_tiny("latte-plain").stacks[0], tmp_path / "stack.onnx"
     place = Place(CPU, torch.float32, {**stack.served, ROWS: Range(1, 4)}, "bfloat16")
     engine = engine_named("openvino", CPU, torch.float32, "bfloat16")
     engine.build(stack, place, path)
