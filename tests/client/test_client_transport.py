@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from lemica_client import ClientClosedError, InvalidRequestError, MissingDependencyError, ServerUnavailableError
+from lemica_client import ClientClosedError, InvalidRequestError, MissingDependencyError, ServerUnreachableError
 from lemica_client.client import _run
 from lemica_client.connection import Address, Connection, parse_url
 from lemica_client.transport import open_transport
@@ -65,7 +65,7 @@ def test_a_missing_tritonclient_names_the_extra(url, monkeypatch):
 def test_nobody_listening_is_unavailable(scheme, unused_port):
     transport = open_transport(Connection(parse_url(f"{scheme}://127.0.0.1:{unused_port}")))
     try:
-        with pytest.raises(ServerUnavailableError) as caught:
+        with pytest.raises(ServerUnreachableError, match=f"{scheme}://127.0.0.1:{unused_port}: .*refused") as caught:
             _run(transport.model_config("latte_shapes", timeout_s=10))
         assert caught.value.__cause__ is not None
         assert not caught.value.may_be_running
