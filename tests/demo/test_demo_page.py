@@ -136,10 +136,10 @@ def big_and_small(record):
 
 
 def test_a_card_shows_no_speedup_of_a_busy_machine_in_large(record):
-    assert big_and_small(record)[-1] == ("2.67× faster", "5 of 20 steps computed")
+    assert big_and_small(record)[-1] == ("2.67\N{MULTIPLICATION SIGN} faster", "5 of 20 steps computed")
     cards = big_and_small(busy_at_full(record, 2))
     assert [big for big, _ in cards] == ["12 of 20 steps", "8 of 20 steps", "5 of 20 steps"]
-    assert cards[-1][1] == "5.33× faster, measured on a busy machine"
+    assert cards[-1][1] == "5.33\N{MULTIPLICATION SIGN} faster, measured on a busy machine"
 
 
 def test_a_warning_stands_under_its_clip_alone(record):
