@@ -33,7 +33,7 @@ _OPTIONS: list[tuple[str, int | str]] = [
 STREAM_HEADERS = {"triton_grpc_error": "true"}
 # UNAVAILABLE is both what the server says and what gRPC says of a broken connection; only the words differ. These are
 # gRPC's own for a connection that never came about, and for one that broke after the request was sent.
-_NEVER = ("failed to connect to all addresses", "DNS resolution failed")
+_NEVER = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 _LOST = (
     "Stream removed",
     "Socket closed",
@@ -68,7 +68,7 @@ def to_error(exc: Exception, address: Address) -> LemicaClientError:
         text = f"no answer from {address} within timeout_s; the request was cancelled"
         return RequestTimeoutError(text, status=error.status)
     if isinstance(error, ServerUnavailableError) and text.startswith(_NEVER):
-        reason = text.rpartition(": ")[2]  # before it come addresses as gRPC writes them, and what it was about to do
+        reason = text.rpartition(": ")[2].rstrip("]")  # before it: addresses as gRPC writes them, and what it did there
         return ServerUnreachableError(f"no server can be reached at {address}: {reason}", status=error.status)
     if isinstance(error, ServerUnavailableError):
         error.may_be_running = any(words in text for words in _LOST)
