@@ -68,7 +68,8 @@ def to_error(exc: Exception, address: Address) -> LemicaClientError:
         text = f"no answer from {address} within timeout_s; the request was cancelled"
         return RequestTimeoutError(text, status=error.status)
     if isinstance(error, ServerUnavailableError) and text.startswith(_NEVER):
-        reason = text.rpartition(": ")[2].rstrip("]")  # before it: addresses as gRPC writes them, and what it did there
+        # Before the last words come addresses as gRPC writes them; of a TLS handshake they may be "OK" all the same.
+        reason = text if address.is_tls else text.rpartition(": ")[2].rstrip("]")
         return ServerUnreachableError(f"no server can be reached at {address}: {reason}", status=error.status)
     if isinstance(error, ServerUnavailableError):
         error.may_be_running = any(words in text for words in _LOST)
