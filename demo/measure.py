@@ -8,10 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from demo.metrics import Frames, compare
 from demo.records import FULL, Clip, Measurement
@@ -76,6 +77,10 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.prompts) * len(self.budgets) * self.repeats
 
+    def place_of(self, prompt: str) -> str:
+        """Say in words which of the prompts this one is."""
+        return f"prompt {self.prompts.index(prompt) + 1} of {len(self.prompts)}"
+
     def __iter__(self) -> Iterator[tuple[int, str, int, str]]:
         """Yield (repeat, prompt, seed, budget) in the order of sending."""
         for repeat in range(self.repeats):
@@ -104,7 +109,9 @@ def send_all(
     videos: dict[tuple[str, str], Video] = {}
     task = progress.add_task("Sending requests", total=len(schedule))
     for repeat, prompt, seed, budget in schedule:
-        progress.update(task, description=f"Round {repeat + 1} of {schedule.repeats}, budget {budget}")
+        a_round = f"Round {repeat + 1} of {schedule.repeats}"
+        progress.update(task, description=f"{a_round}, budget {budget}")
+        _log(progress, task, f"{a_round}, {schedule.place_of(prompt)}", budget)
         measurement, video = _send(client, prompt, seed, budget, repeat)
         measurements.append(measurement)
         videos.setdefault((prompt, budget), video)
@@ -120,11 +127,12 @@ def judge_all(
     task = progress.add_task("Comparing videos", total=len(videos))
     clips = []
     for (prompt, budget), video in videos.items():
+        _log(progress, task, f"Comparing videos, {schedule.place_of(prompt)}", budget)
         number = schedule.prompts.index(prompt)
         file = f"{VIDEO_FOLDER}/{number + 1}-{budget}.mp4"
         video.save(folder / file)
         quality = compare(video.frames, videos[prompt, FULL].frames)
-        clips.append(Clip(prompt, schedule.seed + number, budget, file, quality))
+        clips.append(Clip(prompt, schedule.seed + number, budget, file, quality, _is_warned_of(video)))
         progress.advance(task)
     return clips
 
@@ -169,6 +177,19 @@ def choose_budgets(planned: Mapping[str | int, Sequence[int]], num_steps: int, *
 def _distance(number: int, taken: Iterable[int]) -> float:
     """Return how far a budget is from the nearest one taken, as a ratio: speed-ups are ratios, too."""
     return round(min(max(number, other) / min(number, other) for other in taken), 9)
+
+
+def _is_warned_of(video: Video) -> bool:
+    return bool(video.info.get("quality_warning"))
+
+
+def _log(progress: Progress, task: TaskID, words: str, budget: str) -> None:
+    """Print once a prompt how far a task is where no bar can be drawn, so that a log is not silent for minutes."""
+    if progress.console.is_interactive or budget != FULL:
+        return
+    state, since_first = progress.tasks[task], progress.tasks[0].elapsed or 0.0
+    so_far = timedelta(seconds=round(since_first))
+    progress.console.print(f"{words}: {state.completed:.0f} of {state.total:.0f} done, {so_far} so far", soft_wrap=True)
 
 
 def _send(client: VideoClient, prompt: str, seed: int, budget: str, repeat: int) -> tuple[Measurement, Video]:

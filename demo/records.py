@@ -56,6 +56,8 @@ class Clip:
     file : str
         Relative to the page.
     quality : Quality
+    is_warned_of : bool
+        Whether the server's info has a `quality_warning`: the prompt may lose more than the plan predicts.
     """
 
     prompt: str
@@ -63,6 +65,7 @@ class Clip:
     budget: str
     file: str
     quality: Quality
+    is_warned_of: bool = False
 
 
 @dataclass(frozen=True)

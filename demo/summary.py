@@ -76,9 +76,9 @@ class Summary:
     full_spread: float
 
     @property
-    def is_noisy(self) -> bool:
-        """Whether the times show that the machine did other work: impossible speed-ups, or `full` that varies."""
-        return self.full_spread > MOST_SPREAD or any(row.share_of_ideal > MOST_OF_IDEAL for row in self.rows)
+    def most_of_ideal(self) -> float:
+        """The largest `Row.share_of_ideal`."""
+        return max(row.share_of_ideal for row in self.rows)
 
 
 def summarise(record: Record) -> Summary:

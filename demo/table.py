@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 
 from demo.records import FULL
-from demo.summary import Row, Summary
+from demo.summary import MOST_OF_IDEAL, MOST_SPREAD, Row, Summary
 
 _COLUMNS = (
     "budget",
@@ -44,14 +44,16 @@ def explain(summary: Summary) -> str:
 
 
 def describe_noise(summary: Summary) -> str | None:
-    """Return a line that says that the machine was busy, or None where the times give no sign of it."""
-    if not summary.is_noisy:
+    """Return a line that says by what signs the machine was busy, or None where the times give none."""
+    signs = []
+    if summary.full_spread > MOST_SPREAD:
+        signs.append(f"The requests at full budget differ by {summary.full_spread:.0%} of their median.")
+    if summary.most_of_ideal > MOST_OF_IDEAL:
+        signs.append(f"A speed-up of {summary.most_of_ideal:.0%} of the ideal is impossible.")
+    if not signs:
         return None
-    best = max(row.share_of_ideal for row in summary.rows)
-    return (
-        f"The machine was busy: do not trust these times. The requests at full budget differ by "
-        f"{summary.full_spread:.0%} of their median, and speed-ups reach {best:.0%} of the ideal; run it again "
-        f"where nothing else runs."
+    return " ".join(
+        ("The machine was busy: do not trust these times.", *signs, "Run it again where nothing else runs.")
     )
 
 

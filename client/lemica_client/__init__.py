@@ -22,6 +22,7 @@ from lemica_client.errors import (
     RequestTimeoutError,
     ServerError,
     ServerUnavailableError,
+    ServerUnreachableError,
 )
 from lemica_client.events import Accepted, Progress
 from lemica_client.requests import GenerateOptions, StreamOptions
@@ -42,6 +43,7 @@ __all__ = [
     "RequestTimeoutError",
     "ServerError",
     "ServerUnavailableError",
+    "ServerUnreachableError",
     "StreamOptions",
     "Tls",
     "Video",

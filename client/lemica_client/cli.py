@@ -50,6 +50,7 @@ app = typer.Typer(
 )
 _stdout = Console()
 _stderr = Console(stderr=True)
+_MORE = "all budgets, drawn: lemica plan --json > plan.json; lemica-planner show plan.json"
 
 
 def _print_version(is_wanted: bool) -> None:
@@ -142,7 +143,10 @@ def plan(
     tls_insecure: TlsInsecure = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the cache plan that a server's model works by."""
+    """Show the cache plan that a server's model works by.
+
+    With the extra `planner`, `lemica-planner show FILE` draws the steps of every budget from what --json prints.
+    """
     with _errors_in_one_line():
         connection = connection_settings(header, tls_root, tls_key, tls_cert, tls_insecure)
         with open_client(url, model, timeout_s, 0, connection) as client:
@@ -153,6 +157,7 @@ def plan(
         _stdout.print(f"{model} has no cache plan: it serves the budget full only")
     else:
         _stdout.print(_plan_table(cache_plan))
+        _stderr.print(_MORE, style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command("ui", help=ui.__doc__)

@@ -10,7 +10,7 @@ import typer
 
 from lemica_client.client import Client
 from lemica_client.connection import connection_from_environment, make_tls, parse_headers
-from lemica_client.errors import LemicaClientError, ModelNotFoundError
+from lemica_client.errors import LemicaClientError, ModelNotFoundError, ServerUnreachableError
 
 Url = Annotated[
     str,
@@ -53,12 +53,14 @@ def connection_settings(
 
 @contextmanager
 def open_client(url: str, model: str, timeout_s: float, retries: int, connection: dict[str, Any]) -> Iterator[Client]:
-    """Lend a client for these options; a model that the server has not is refused with those that it has."""
+    """Lend a client for these options; where there is no server or no such model, the error says what to do."""
     with Client(url, model=model, timeout_s=timeout_s, retries=retries, **connection) as client:
         try:
             yield client
         except ModelNotFoundError as exc:
             raise ModelNotFoundError(f"{exc}{_models_of(client)}", status=exc.status) from exc
+        except ServerUnreachableError as exc:
+            raise ServerUnreachableError(f"{exc}; {_WITHOUT_SERVER}", status=exc.status) from exc
 
 
 def _models_of(client: Client) -> str:
@@ -70,4 +72,5 @@ def _models_of(client: Client) -> str:
     return f"; the server has {', '.join(names) or 'no model ready'}: see --model"
 
 
+_WITHOUT_SERVER = "start one with `lemica serve`, or give another's address with --url or LEMICA_URL"
 _ASIDE_S = 5.0  # what is asked only to word an error better

@@ -4,6 +4,7 @@ LemicaClientError
 ├── InvalidRequestError      refused as it is, by the server or here before sending (INVALID_ARGUMENT, HTTP 400)
 ├── ModelNotFoundError       the server has no such model (NOT_FOUND, HTTP 404)
 ├── ServerUnavailableError   no connection, or not now: starting, queue full, deadline not met (UNAVAILABLE, HTTP 503)
+│   └── ServerUnreachableError   no connection came about: no server there, or one that is not trusted
 ├── RequestTimeoutError      no answer within `timeout_s` (DEADLINE_EXCEEDED, HTTP 408 and 504)
 ├── RequestCancelledError    the request was cancelled before its video was ready (CANCELLED, HTTP 499)
 ├── ServerError              everything else that the server answers (INTERNAL, HTTP 500, ...)
@@ -53,6 +54,10 @@ class ServerUnavailableError(LemicaClientError):
     def __init__(self, message: str, *, status: str | None = None, may_be_running: bool = False) -> None:
         super().__init__(message, status=status)
         self.may_be_running = may_be_running
+
+
+class ServerUnreachableError(ServerUnavailableError):
+    """No connection to the server came about; the message names its address."""
 
 
 class RequestTimeoutError(LemicaClientError, TimeoutError):

@@ -16,6 +16,7 @@ from lemica_client.errors import (
     LemicaClientError,
     RequestTimeoutError,
     ServerUnavailableError,
+    ServerUnreachableError,
     error_from_status,
 )
 
@@ -31,7 +32,8 @@ _OPTIONS: list[tuple[str, int | str]] = [
 # Without it Triton reports the errors of a stream as a text without their code.
 STREAM_HEADERS = {"triton_grpc_error": "true"}
 # UNAVAILABLE is both what the server says and what gRPC says of a broken connection; only the words differ. These are
-# gRPC's own for a connection that broke after the request was sent.
+# gRPC's own for a connection that never came about, and for one that broke after the request was sent.
+_NEVER = ("failed to connect to all addresses", "errors resolving", "DNS resolution failed")
 _LOST = (
     "Stream removed",
     "Socket closed",
@@ -65,6 +67,10 @@ def to_error(exc: Exception, address: Address) -> LemicaClientError:
     if isinstance(error, RequestTimeoutError):
         text = f"no answer from {address} within timeout_s; the request was cancelled"
         return RequestTimeoutError(text, status=error.status)
+    if isinstance(error, ServerUnavailableError) and text.startswith(_NEVER):
+        # Before the last words come addresses as gRPC writes them; of a TLS handshake they may be "OK" all the same.
+        reason = text if address.is_tls else text.rpartition(": ")[2].rstrip("]")
+        return ServerUnreachableError(f"no server can be reached at {address}: {reason}", status=error.status)
     if isinstance(error, ServerUnavailableError):
         error.may_be_running = any(words in text for words in _LOST)
     return error
@@ -98,7 +104,7 @@ def _shown_certificate(address: Address) -> tuple[bytes, str]:
         with socket.create_connection(place, _CERTIFICATE_TIMEOUT_S) as plain, context.wrap_socket(plain) as encrypted:
             shown = encrypted.getpeercert() or {}
     except OSError as exc:
-        raise ServerUnavailableError(f"{address}: its certificate cannot be fetched: {exc}") from exc
+        raise ServerUnreachableError(f"{address}: its certificate cannot be fetched: {exc}") from exc
     return certificate.encode(), _a_name(shown, address.host)
 
 

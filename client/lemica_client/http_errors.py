@@ -9,7 +9,7 @@ from typing import NamedTuple
 from tritonclient.utils import InferenceServerException
 
 from lemica_client.connection import Address
-from lemica_client.errors import RequestTimeoutError, ServerUnavailableError, error_from_status
+from lemica_client.errors import RequestTimeoutError, ServerUnavailableError, ServerUnreachableError, error_from_status
 
 Kinds = tuple[type[BaseException], ...]
 
@@ -40,8 +40,8 @@ class HttpErrors(NamedTuple):
             raise error_from_status(exc.status(), exc.message() or str(exc)) from exc
         except self.late as exc:
             raise RequestTimeoutError(f"no answer from {address} within timeout_s ({timeout_s:.3g} s)") from exc
+        except self.before as exc:
+            raise ServerUnreachableError(f"no server can be reached at {address}: {exc}") from exc
         except self.lost as exc:
             reason = f"{type(exc).__name__}: {exc}" if str(exc) else type(exc).__name__
-            raise ServerUnavailableError(
-                f"{address}: {reason}", may_be_running=not isinstance(exc, self.before)
-            ) from exc
+            raise ServerUnavailableError(f"{address}: {reason}", may_be_running=True) from exc

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from lemica_client import commands, errors
 from lemica_client.cli import app
+from lemica_planner import published_plan
+from lemica_planner.cli import app as planner
 
 
 def run(*arguments):
@@ -195,12 +197,16 @@ def test_a_file_that_cannot_be_written_is_refused_before_the_work(transport, out
     assert done.stderr.startswith("error: ")
 
 
-@pytest.mark.parametrize("command", [("generate", "a cat"), ("plan",)])
+@pytest.mark.parametrize("command", [("generate", "a cat"), ("plan",), ("ui",)])
 @pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_connection_refused_is_one_line(command, scheme, unused_port):
-    done = run(*command, "--url", f"{scheme}://127.0.0.1:{unused_port}")
+def test_without_a_server_every_command_says_what_to_do(command, scheme, unused_port):
+    url = f"{scheme}://127.0.0.1:{unused_port}"
+    done = run(*command, "--url", url)
     assert done.exit_code == 1
-    assert re.fullmatch(r"error: .*[Cc]onnection refused\n", done.stderr)
+    start, reason, advice = re.fullmatch(r"(error: .*?): (.*?); (.*)\n", done.stderr).groups()
+    assert start == f"error: no server can be reached at {url}"
+    assert re.fullmatch(r"(\[Errno 111\] )?Connection refused( \(111\))?", reason)
+    assert advice == "start one with `lemica serve`, or give another's address with --url or LEMICA_URL"
 
 
 def test_a_url_that_cannot_be_read_is_an_invalid_request():
@@ -221,6 +227,18 @@ def test_plan_shows_the_budgets(transport):
     assert all(word in text for word in ("fast", "slow", "3 of 10", "0 4 9", "0 3 5 9", "0.25", "not measured"))
     assert "budgets: full, 3 to 5, 7" in text
     assert json.loads(run("plan", "--json").stdout) == plan
+
+
+def test_plan_tells_of_the_command_that_draws_what_it_prints(transport, tmp_path):
+    served = published_plan("HunyuanVideo-1.5").to_json()
+    transport.config = {"parameters": {"cache_plan": {"string_value": served}}}
+    asked, shown = run("plan").stderr.partition(": ")[2].rstrip("\n").split("; ")
+    as_json = run(*asked.removeprefix("lemica ").removesuffix(" > plan.json").split())
+    assert (as_json.exit_code, as_json.stderr) == (0, "")
+    (tmp_path / "plan.json").write_text(as_json.stdout)
+    drawn = CliRunner().invoke(planner, shown.removeprefix("lemica-planner ").split())
+    assert drawn.exit_code == 0, drawn.output
+    assert "lemica-planner show" in run("plan", "--help").stdout
 
 
 def test_plan_of_a_model_without_one(transport):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -71,8 +72,11 @@ def test_asyncio_takes_the_same_settings(url, certificates):
 @pytest.mark.parametrize(("root", "own"), [("stranger", "client"), ("localhost", "stranger")])
 def test_strangers_are_refused_on_either_side(url, certificates, root, own):
     tls = known(certificates, root, own)
-    with Client(url, model="toy", tls=tls, timeout_s=20, retries=0) as client, pytest.raises(ServerUnavailableError):
+    client = Client(url, model="toy", tls=tls, timeout_s=20, retries=0)
+    with client, pytest.raises(ServerUnavailableError) as caught:
         client.generate("x")
+    if root == "stranger":
+        assert re.search(f"no server can be reached at {url}: .*CERTIFICATE_VERIFY_FAILED", str(caught.value))
 
 
 @pytest.mark.server

@@ -3,10 +3,18 @@
 import sys
 
 import pytest
+from tritonclient.utils import InferenceServerException
 
-from lemica_client import ClientClosedError, InvalidRequestError, MissingDependencyError, ServerUnavailableError
+from lemica_client import (
+    ClientClosedError,
+    InvalidRequestError,
+    MissingDependencyError,
+    ServerUnavailableError,
+    ServerUnreachableError,
+)
 from lemica_client.client import _run
 from lemica_client.connection import Address, Connection, parse_url
+from lemica_client.grpc_channel import to_error
 from lemica_client.transport import open_transport
 
 
@@ -65,12 +73,36 @@ def test_a_missing_tritonclient_names_the_extra(url, monkeypatch):
 def test_nobody_listening_is_unavailable(scheme, unused_port):
     transport = open_transport(Connection(parse_url(f"{scheme}://127.0.0.1:{unused_port}")))
     try:
-        with pytest.raises(ServerUnavailableError) as caught:
+        with pytest.raises(ServerUnreachableError, match=f"{scheme}://127.0.0.1:{unused_port}: .*refused") as caught:
             _run(transport.model_config("latte_shapes", timeout_s=10))
         assert caught.value.__cause__ is not None
         assert not caught.value.may_be_running
     finally:
         _run(transport.close())
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (
+            "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:9: Failed to connect to remote "
+            "host: connect: Connection refused",
+            "Connection refused",
+        ),
+        (
+            "errors resolving a.example:1: [field:hostname lookup error:address lookup failed for a.example:1: "
+            "Domain name not found]",
+            "Domain name not found",
+        ),
+    ],
+)
+def test_what_grpc_says_of_no_connection_is_put_short(said, reason):
+    failed = InferenceServerException(said, status="StatusCode.UNAVAILABLE")
+    error = to_error(failed, parse_url("a.example:1"))
+    assert type(error) is ServerUnreachableError
+    assert str(error) == f"no server can be reached at grpc://a.example:1: {reason}"
+    refused = to_error(InferenceServerException("the queue is full: 8", status="StatusCode.UNAVAILABLE"), None)
+    assert (type(refused), str(refused)) == (ServerUnavailableError, "the queue is full: 8")
 
 
 @pytest.mark.parametrize("scheme", ["grpc", "http"])

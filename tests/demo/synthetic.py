@@ -57,6 +57,7 @@ class SyntheticClient:
             "computed_steps": list(spread_steps(forwards)),
             "predicted_error": None if budget == FULL else 0.1 / forwards,
             "plan_id": "plan-1",
+            "quality_warning": forwards <= BUDGETS["fast"],
         }
         return SyntheticVideo(moving_square(seed, noise=3 * (NUM_STEPS - forwards)), info)
 

@@ -1,7 +1,12 @@
+import re
+from io import StringIO
+
 import pytest
+from rich.console import Console
 from rich.progress import Progress
 
 from demo.measure import PROMPTS_FILE, Schedule, choose_budgets, judge_all, read_prompts, send_all, warm_up
+from demo.metrics import Quality
 from demo.records import FULL
 from shapes.scene import split_scenes
 from tests.demo.synthetic import BUDGETS, NUM_STEPS, PROMPTS, SyntheticClient, spread_steps
@@ -45,6 +50,35 @@ def test_clips_are_saved_and_compared_with_full(tmp_path, lpips_weights):
     assert by_budget[FULL].lpips == 0
     assert 0 < by_budget["slow"].lpips < by_budget["fast"].lpips
     assert {clip.seed for clip in clips if clip.prompt == PROMPTS[1]} == {8}
+    assert {clip.budget for clip in clips if clip.is_warned_of} == {"fast"}
+
+
+def what_is_shown(monkeypatch, folder, **settings):
+    """Send and compare all; return what the console wrote."""
+    monkeypatch.setattr("demo.measure.compare", lambda *_: Quality(0.0, 1.0, 100.0))
+    out = StringIO()
+    with Progress(console=Console(file=out, width=100, **settings)) as progress:
+        _, videos = send_all(SyntheticClient(), schedule(), progress)
+        judge_all(videos, schedule(), folder, progress)
+    return out.getvalue()
+
+
+def test_a_log_goes_on_with_every_prompt(monkeypatch, tmp_path):
+    lines = re.findall(r"^(.+) done, 0:0\d:\d\d so far$", what_is_shown(monkeypatch, tmp_path), re.MULTILINE)
+    assert lines == [
+        "Round 1 of 2, prompt 1 of 2: 0 of 20",
+        "Round 1 of 2, prompt 2 of 2: 5 of 20",
+        "Round 2 of 2, prompt 1 of 2: 10 of 20",
+        "Round 2 of 2, prompt 2 of 2: 15 of 20",
+        "Comparing videos, prompt 1 of 2: 0 of 10",
+        "Comparing videos, prompt 2 of 2: 5 of 10",
+    ]
+
+
+def test_a_terminal_has_bars_instead(monkeypatch, tmp_path):
+    shown = what_is_shown(monkeypatch, tmp_path, force_terminal=True, _environ={"TERM": "xterm"})
+    assert "Comparing videos" in shown
+    assert "so far" not in shown
 
 
 def test_warm_up_tells_the_number_of_steps():

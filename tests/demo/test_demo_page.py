@@ -117,12 +117,38 @@ def test_a_busy_machine_is_told_in_the_terminal_and_on_the_page(record, rounds):
     assert "busy" not in printed(summarise(record))
 
 
-def test_either_sign_suffices_for_a_busy_machine(record):
+def test_a_busy_machine_is_told_by_the_signs_that_it_gives_alone(record):
     summary = summarise(record)
-    assert not summary.is_noisy
-    assert replace(summary, full_spread=0.51).is_noisy
     fast = replace(summary.rows[-1], speedup=1.06 * summary.rows[-1].ideal_speedup)
-    assert replace(summary, rows=(*summary.rows[:-1], fast)).is_noisy
+    spread, impossible = "differ by 51% of their median", "106% of the ideal is impossible"
+    uneven = replace(summary, full_spread=0.51)
+    line = describe_noise(uneven)
+    assert (spread in line, "of the ideal" in line) == (True, False)
+    line = describe_noise(replace(summary, rows=(*summary.rows[:-1], fast)))
+    assert ("of their median" in line, impossible in line) == (False, True)
+    line = describe_noise(replace(uneven, rows=(*summary.rows[:-1], fast)))
+    assert (spread in line, impossible in line) == (True, True)
+
+
+def big_and_small(record):
+    """The large and the small text of every card, without the quality."""
+    return re.findall(r'<div class="big">(.+)</div>\s+<div class="small">(.+)<br>', render_page(record))
+
+
+def test_a_card_shows_no_speedup_of_a_busy_machine_in_large(record):
+    assert big_and_small(record)[-1] == ("2.67\N{MULTIPLICATION SIGN} faster", "5 of 20 steps computed")
+    cards = big_and_small(busy_at_full(record, 2))
+    assert [big for big, _ in cards] == ["12 of 20 steps", "8 of 20 steps", "5 of 20 steps"]
+    assert cards[-1][1] == "5.33\N{MULTIPLICATION SIGN} faster, measured on a busy machine"
+
+
+def test_a_warning_stands_under_its_clip_alone(record):
+    assert not Elements(render_page(record)).of("span").count({"class": "warning"})
+    warned = replace(record.clips[3], is_warned_of=True)
+    html = render_page(replace(record, clips=(*record.clips[:3], warned, *record.clips[4:])))
+    figures = [figure.partition("</figure>")[0] for figure in html.split("<figure")[1:]]
+    assert [warned.file in figure for figure in figures] == ["may lose more" in figure for figure in figures]
+    assert Elements(html).of("span").count({"class": "warning"}) == 1
 
 
 def test_a_summary_without_full_is_refused(record):

@@ -53,6 +53,7 @@ def test_a_run_ends_with_a_table_and_a_page(demo_command, tmp_path, lpips_weight
     for budget in ("full", "slow", "medium", "fast"):
         assert re.search(rf"^{budget} +\d+/12 ", output, re.MULTILINE), output
     assert f"on this page: {tmp_path}/out/index.html" in output
+    assert re.search(r"^Round 2 of 2, prompt 2 of 2: 15 of 20 done", output, re.MULTILINE), output
     record = json.loads((tmp_path / "out" / "record.json").read_text())
     assert len(record["measurements"]) == 2 * 2 * 5
     assert record["facts"]["server"].startswith("triton 2.")
