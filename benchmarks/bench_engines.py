@@ -116,7 +116,7 @@ def measure(server: TritonServer, turns: Sequence[Turn], rounds: int) -> dict[Tu
 def figures(found: Mapping[Turn, Sequence[Round]], turn: Turn) -> dict[str, Any]:
     """Return one row of the table."""
     own, eager = found[turn], found[turn._replace(engine=EAGER)]
-    full = found.get(turn._replace(budget=FULL), own)
+    full = found.get(turn._replace(budget=FULL), [])
     alone = found.get(turn._replace(alone=True), own)
     ratios = [theirs.seconds / ours.seconds for theirs, ours in zip(eager, own, strict=True)]
     of_ideal = [least.seconds / ours.seconds for least, ours in zip(alone, own, strict=True)]
@@ -132,7 +132,9 @@ def figures(found: Mapping[Turn, Sequence[Round]], turn: Turn) -> dict[str, Any]
         "times_eager_lowest": min(ratios),
         "times_eager_highest": max(ratios),
         **line(full, alone),
-        "speed_up": median(whole.seconds / part.seconds for whole, part in zip(full, own, strict=True)),
+        "speed_up": median(whole.seconds / part.seconds for whole, part in zip(full, own, strict=True))
+        if full
+        else None,
         "of_ideal": median(of_ideal),
         "of_ideal_lowest": min(of_ideal),
         "of_ideal_highest": max(of_ideal),
@@ -142,7 +144,7 @@ def figures(found: Mapping[Turn, Sequence[Round]], turn: Turn) -> dict[str, Any]
 
 def line(full: Sequence[Round], alone: Sequence[Round]) -> dict[str, float | None]:
     """Return f and c of all requests of a turn, from those of T steps and those of B."""
-    more = full[0].computed - alone[0].computed
+    more = full[0].computed - alone[0].computed if full else 0
     if not more:
         return {"f_ms": None, "c_ms": None}
     pairs = list(zip(full, alone, strict=True))
@@ -162,7 +164,7 @@ def show(rows: Sequence[Mapping[str, Any]]) -> Table:
             f"{row['seconds']:.2f}",
             _spread(row, "times_eager"),
             *("" if row[name] is None else f"{row[name]:.1f}" for name in ("f_ms", "c_ms")),
-            f"{row['speed_up']:.2f}",
+            "" if row["speed_up"] is None else f"{row['speed_up']:.2f}",
             _spread(row, "of_ideal"),
             str(row["frames_off"]),
         )

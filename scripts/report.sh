@@ -21,7 +21,7 @@ for file in "$results"/*.json; do
         curves+=(--curves "$file")
     fi
 done
-((${#curves[@]} == 0)) || options+=("${curves[@]}" --ours lemica --ours refined --ours ours)
+((${#curves[@]} == 0)) || options+=("${curves[@]}" --ours lemica --ours refined --ours ours --ours shipped)
 for file in "$results"/*.png; do
     sheet=$(basename "$file" .png)
     options+=(--sheet "${sheet//[-_]/ }=$file")

@@ -11,7 +11,7 @@ from lemica_backend.errors import LemicaError
 from lemica_planner import PlannerError
 
 _ENGINES = "aot, onnxruntime, openvino or tensorrt; by default what model.json names."
-_PRECISIONS = "dtype, or int8 for onnxruntime; by default what model.json names."
+_PRECISIONS = "dtype, bfloat16 for openvino, or int8 for onnxruntime; by default what model.json names."
 _PROMPTS = "File with one prompt a line: generate all of them with both engines, and say what this one changes."
 
 
@@ -46,7 +46,8 @@ def describe(name: str, built: Any) -> str:
     """Return what an operator must know of an artifact."""
     served = ", ".join(f"{axis} {low} to {high}" for axis, (low, high) in built.place.ranges.items())
     kind = str(built.place.dtype).removeprefix("torch.")
-    kind += "" if built.place.precision == "dtype" else f" with matrices in {built.place.precision}"
+    rounded = {"bfloat16": " with blocks in bfloat16", "int8": " with matrices in int8"}
+    kind += rounded.get(built.place.precision, "")
     if built.artifact is None:
         return f"{name} compiles when the model loads; there is nothing to build ({served})"
     size = sum(each.stat().st_size for each in built.artifact.folder.iterdir()) / 2**20

@@ -147,7 +147,7 @@ def _unchanged_by_errors(scheduler: Scheduler) -> Iterator[None]:
 def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem, threads: int) -> Tensor:
     """Return the hidden states after the block stack: computed, or the input plus the row's cached residual.
 
-    Of rows that are not computed, nobody needs the input afterwards.
+    Where none is computed, they are made in the stem's own tokens, which nobody reads afterwards.
     """
     computing = [index for index, row in enumerate(rows) if row.job.computes]
     if len(computing) == len(rows):
@@ -158,8 +158,12 @@ def _run_stack(model: VideoModel, rows: Sequence[_Row], stem: Stem, threads: int
         hidden = hidden.clone()
         with using_threads(threads):
             hidden[computing] = model.blocks(stem.rows(computing), [rows[index].text for index in computing])
-    for index, row in enumerate(rows):
-        if not row.job.computes:
-            for value, weight in row.job.cache.terms(row.job.step, row.branch, row.job.fill):
-                hidden[index].add_(value, alpha=weight)
+    _add_residuals(hidden, rows)
     return hidden
+
+
+def _add_residuals(hidden: Tensor, rows: Sequence[_Row]) -> None:
+    for index, (job, branch) in enumerate(rows):
+        if not job.computes:
+            for value, weight in job.cache.terms(job.step, branch, job.fill):
+                hidden[index].add_(value, alpha=weight)

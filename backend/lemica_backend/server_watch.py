@@ -60,6 +60,8 @@ class ServerWatch:
     def _find_listeners(self) -> None:
         try:
             connections = self._process.net_connections(kind="tcp")
+        except psutil.NoSuchProcess:  # `is_gone` says so
+            return
         except psutil.Error:
             _log.warning("cannot see where the server listens: requests may be cut off at its end", exc_info=True)
             self._is_hidden = True

@@ -22,7 +22,7 @@ def step_jobs(model: VideoModel, jobs: Mapping[int, Job], most: int = 1) -> Step
     """Take one step of every job after the other, at most so many; those that fail are told by their number.
 
     A forward that fails is repeated with half of its jobs at a time, down to single ones, and after such a step none is
-    taken. Latents that are not finite at the end are a failure of their job: what is not finite stays so.
+    taken. Latents that are not finite at the end are a failure of their job: NaN stays, and infinity becomes it.
     """
     started, taken = time.perf_counter(), 0
     attempt = _Attempt(model)

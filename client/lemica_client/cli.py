@@ -50,7 +50,7 @@ app = typer.Typer(
 )
 _stdout = Console()
 _stderr = Console(stderr=True)
-_MORE = "all budgets, drawn: lemica plan --json > plan.json; lemica-planner show plan.json"
+_MORE = "all budgets, drawn: the same with --json > plan.json, then lemica-planner show plan.json"
 
 
 def _print_version(is_wanted: bool) -> None:

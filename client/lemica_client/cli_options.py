@@ -60,7 +60,8 @@ def open_client(url: str, model: str, timeout_s: float, retries: int, connection
         except ModelNotFoundError as exc:
             raise ModelNotFoundError(f"{exc}{_models_of(client)}", status=exc.status) from exc
         except ServerUnreachableError as exc:
-            raise ServerUnreachableError(f"{exc}; {_WITHOUT_SERVER}", status=exc.status) from exc
+            hint = _UNTRUSTED if "CERTIFICATE_" in str(exc) else _WITHOUT_SERVER
+            raise ServerUnreachableError(f"{exc}; {hint}", status=exc.status) from exc
 
 
 def _models_of(client: Client) -> str:
@@ -73,4 +74,5 @@ def _models_of(client: Client) -> str:
 
 
 _WITHOUT_SERVER = "start one with `lemica serve`, or give another's address with --url or LEMICA_URL"
+_UNTRUSTED = "see --tls-root and --tls-insecure for certificates, --url or LEMICA_URL for another address"
 _ASIDE_S = 5.0  # what is asked only to word an error better

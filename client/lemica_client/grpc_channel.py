@@ -68,8 +68,8 @@ def to_error(exc: Exception, address: Address) -> LemicaClientError:
         text = f"no answer from {address} within timeout_s; the request was cancelled"
         return RequestTimeoutError(text, status=error.status)
     if isinstance(error, ServerUnavailableError) and text.startswith(_NEVER):
-        # Before the last words come addresses as gRPC writes them; of a TLS handshake they may be "OK" all the same.
-        reason = text if address.is_tls else text.rpartition(": ")[2].rstrip("]")
+        # Before the reason come addresses as gRPC writes them; of a TLS handshake it may be "OK" all the same.
+        reason = text if address.is_tls else _reason(text)
         return ServerUnreachableError(f"no server can be reached at {address}: {reason}", status=error.status)
     if isinstance(error, ServerUnavailableError):
         error.may_be_running = any(words in text for words in _LOST)
@@ -93,6 +93,11 @@ def _read(path: str | None) -> bytes | None:
         raise InvalidRequestError(f"tls: a certificate or key cannot be read: {exc}") from exc
 
 
+def _reason(text: str) -> str:
+    _, found, reason = text.partition("Failed to connect to remote host: ")
+    return (reason.removeprefix("connect: ") if found else text.rpartition(": ")[2]).rstrip("]")
+
+
 def _shown_certificate(address: Address) -> tuple[bytes, str]:
     """Return the certificate that the server shows, and a name in it: gRPC has no switch to check neither."""
     place = (address.host, address.port)
@@ -104,7 +109,7 @@ def _shown_certificate(address: Address) -> tuple[bytes, str]:
         with socket.create_connection(place, _CERTIFICATE_TIMEOUT_S) as plain, context.wrap_socket(plain) as encrypted:
             shown = encrypted.getpeercert() or {}
     except OSError as exc:
-        raise ServerUnreachableError(f"{address}: its certificate cannot be fetched: {exc}") from exc
+        raise ServerUnreachableError(f"no server can be reached at {address}: no certificate: {exc}") from exc
     return certificate.encode(), _a_name(shown, address.host)
 
 

@@ -232,8 +232,8 @@ def test_plan_shows_the_budgets(transport):
 def test_plan_tells_of_the_command_that_draws_what_it_prints(transport, tmp_path):
     served = published_plan("HunyuanVideo-1.5").to_json()
     transport.config = {"parameters": {"cache_plan": {"string_value": served}}}
-    asked, shown = run("plan").stderr.partition(": ")[2].rstrip("\n").split("; ")
-    as_json = run(*asked.removeprefix("lemica ").removesuffix(" > plan.json").split())
+    asked, shown = run("plan").stderr.partition(": the same with ")[2].rstrip("\n").split(", then ")
+    as_json = run("plan", *asked.removesuffix(" > plan.json").split())
     assert (as_json.exit_code, as_json.stderr) == (0, "")
     (tmp_path / "plan.json").write_text(as_json.stdout)
     drawn = CliRunner().invoke(planner, shown.removeprefix("lemica-planner ").split())

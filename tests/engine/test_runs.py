@@ -14,7 +14,7 @@ from lemica_backend.scheduler import Room, Scheduler
 from lemica_backend.stepping import step_jobs
 from tests.engine.believing import STEPS, Answers, alone, request
 from tests.engine.clockwork import FLAT, LINEAR, Request, known_cost
-from tests.engine.faulty import NAN, Faulty
+from tests.engine.faulty import BROKEN, NAN, Faulty
 
 FAST = [1, 1, 1, 2, 1]  # steps of each message: of six, the plan computes 0, 2 and 5
 
@@ -55,11 +55,19 @@ def test_steps_at_once_are_those_steps_bit_by_bit(model, start):
 
 def test_no_step_is_taken_after_one_that_failed(model, start):
     faulty = Faulty(model)
-    jobs = {1: start(faulty, prompt=NAN), 2: start(faulty)}
+    jobs = {1: start(faulty, prompt=BROKEN), 2: start(faulty)}
     stepped = step_jobs(faulty, jobs, STEPS)
     assert (stepped.taken, set(stepped.failures)) == (1, {1})
-    assert "after step 0" in str(stepped.failures[1])
     assert jobs[2].step == 1
+
+
+def test_latents_that_are_not_finite_are_found_at_the_end_of_a_run(model, start):
+    faulty = Faulty(model)
+    jobs = {1: start(faulty, prompt=NAN), 2: start(faulty)}
+    stepped = step_jobs(faulty, jobs, 3)
+    assert (stepped.taken, set(stepped.failures)) == (3, {1})
+    assert "not finite (NaN or infinity) after step 2" in str(stepped.failures[1])
+    assert jobs[2].step == 3
 
 
 def test_the_engine_asks_for_skipped_steps_in_a_row_at_once(make_engine, messages):

@@ -9,6 +9,7 @@ from lemica_backend.models.open_sora.temporal_vae import TemporalSizes, Temporal
 from lemica_backend.models.open_sora.transformer import STDiT3
 from lemica_backend.models.open_sora.vae import OpenSoraVAE
 from tests.open_sora.oracle import case, facts, needs_oracle, tensors
+from tests.tiny.family import assert_close
 
 pytestmark = needs_oracle
 
@@ -68,7 +69,7 @@ def predict(net, given):
 @pytest.mark.parametrize("name", ["cfg", "mixed_t", "odd_hw", "x_mask", "no_mask"])
 def test_a_forward(transformer, name):
     given = case("stdit3_cases", name)
-    assert (predict(transformer, given) - given["out"]).abs().max() <= 1e-5
+    assert_close(predict(transformer, given), given["out"])
 
 
 def test_the_block_stack_from_its_input_to_its_output(transformer):
@@ -82,7 +83,7 @@ def test_the_block_stack_from_its_input_to_its_output(transformer):
     for hook in hooks:
         hook.remove()
     for ours, theirs in zip(seen, (given["blocks_in"], given["blocks_out"]), strict=True):
-        assert (ours.flatten(1, 2) - theirs).abs().max() <= 1e-5
+        assert_close(ours.flatten(1, 2), theirs)
 
 
 def test_positions():

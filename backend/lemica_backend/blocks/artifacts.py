@@ -30,8 +30,8 @@ class Identity:
     Attributes
     ----------
     engine, dtype, precision, device : str
-        The precision is ``dtype``, or what matrices are rounded to. The device is a kind of GPU or processor where the
-        artifact serves no other, else a type of device.
+        The precision is ``dtype``, or what blocks or their matrices are rounded to. The device is a kind of GPU or
+        processor where the artifact serves no other, else a type of device.
     family, weights_hash : str
     inputs : sequence
         Of each stack: names, shapes and types.

@@ -27,7 +27,7 @@ class Place(NamedTuple):
     ranges : mapping of str to Range
         For every axis.
     precision : str
-        ``dtype``, or what matrices are rounded to.
+        ``dtype``, or what blocks or their matrices are rounded to.
     cuda_graphs : bool
         Whether kernels are recorded and replayed, where the engine can.
     """

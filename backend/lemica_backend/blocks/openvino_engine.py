@@ -43,6 +43,7 @@ class OpenVinoEngine:
         """Export the graph."""
         from lemica_backend.blocks.onnx_export import export_onnx  # noqa: PLC0415 - serving needs no onnx
 
+        _precision_hint(openvino.Core(), place.precision)  # refuses before the minutes that an export may take
         export_onnx(stack, place.device, path)
 
     def load(self, stack: BlockStack, place: Place, path: Path) -> Run:

@@ -24,7 +24,8 @@ class Stem(NamedTuple):
     Attributes
     ----------
     hidden : Tensor, shape (R, ..., width)
-        The embedded latents that enter the block stack; what the stack adds to them is the residual.
+        The embedded latents that enter the block stack; what the stack adds to them is the residual. Memory of its own:
+        where no row computes, residuals are added to it in place.
     conditions : tuple of Tensor, each of shape (R, ...)
         What the family's own blocks and head need beside it, such as the embedded timestep.
     """
@@ -39,6 +40,8 @@ class Stem(NamedTuple):
 
     def repeated(self, times: int) -> Stem:
         """Return each row so many times, as tensors of their own; faster than `rows`."""
+        if times == 1:
+            return self
         hidden, *conditions = (each.repeat_interleave(times, dim=0) for each in (self.hidden, *self.conditions))
         return Stem(hidden, tuple(conditions))
 
@@ -124,7 +127,7 @@ class VideoModel(Protocol):
         ...
 
     def head(self, hidden: Tensor, stem: Stem) -> Tensor:
-        """Turn hidden states into the model's output, in the shape of the latents."""
+        """Turn hidden states into the model's output, in the shape of the latents; not to read ``stem.hidden``."""
         ...
 
     def guide(self, outputs: Tensor, guidance_scale: float, timestep: Tensor, num_inference_steps: int) -> Tensor:

@@ -118,7 +118,7 @@ class LatteModel(PipelineModel):
         pixels = latents.unflatten(4, (-1, side)).unflatten(3, (-1, side))  # (R, C, F, h, p, w, p)
         patches = pixels.permute(0, 2, 3, 5, 1, 4, 6).flatten(4).flatten(2, 3)  # (R, F, N, C * p * p)
         hidden = nn.functional.linear(patches, embed.proj.weight.flatten(1), embed.proj.bias)
-        placed: Tensor = hidden + embed.pos_embed.to(hidden.dtype)
+        placed: Tensor = (hidden + embed.pos_embed).to(hidden.dtype)
         return placed
 
     def blocks(self, stem: Stem, texts: Sequence[Tensor]) -> Tensor:
