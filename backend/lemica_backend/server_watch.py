@@ -8,6 +8,7 @@ it: seen with 24.10.)
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import time
@@ -34,8 +35,7 @@ class ServerWatch:
         self._descriptor = os.pidfd_open(server.pid)
         self._was_there = server.is_running()
         self._listeners: dict[Path, str] = {}  # the server's descriptors, and what they are of
-        self._look_until_s: float | None = None  # none was found yet
-        self._is_hidden = False
+        self._look_until_s = math.inf  # none was found yet
 
     def is_gone(self) -> bool:
         """Whether the process ended, in whatever way."""
@@ -47,30 +47,27 @@ class ServerWatch:
         Finding its ports takes 10 ms, which a small model's steps feel if it is done all the time, and so ends soon
         after the first was found; looking whether they are still open takes microseconds.
         """
-        if not (self._has_opened() or self._is_hidden):
+        if time.monotonic() <= self._look_until_s:
             self._find_listeners()
         return any(_points_at(link) != socket for link, socket in self._listeners.items())
 
-    def _has_opened(self) -> bool:
-        """Whether all of its ports were found: it opens one after the other, and may close any of them first."""
-        if self._listeners and self._look_until_s is None:
-            self._look_until_s = time.monotonic() + _OPENING_S
-        return self._look_until_s is not None and time.monotonic() > self._look_until_s
-
     def _find_listeners(self) -> None:
+        """Add those that are new: a server opens one port after the other, and may close any of them first."""
         try:
             connections = self._process.net_connections(kind="tcp")
         except psutil.NoSuchProcess:  # `is_gone` says so
             return
         except psutil.Error:
             _log.warning("cannot see where the server listens: requests may be cut off at its end", exc_info=True)
-            self._is_hidden = True
+            self._look_until_s = -math.inf
             return
         folder = Path(f"/proc/{self._process.pid}/fd")
         links = [folder / str(each.fd) for each in connections if each.status == psutil.CONN_LISTEN]
         self._listeners |= {
             link: socket for link in links if (socket := _points_at(link)) and link not in self._listeners
         }
+        if self._listeners:
+            self._look_until_s = min(self._look_until_s, time.monotonic() + _OPENING_S)
 
 
 def _points_at(link: Path) -> str | None:

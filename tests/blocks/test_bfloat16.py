@@ -14,26 +14,33 @@ HAS_BFLOAT16 = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPAB
 
 
 @pytest.fixture
-def built(open_tiny, tmp_path):
-    stack, path = open_tiny("latte-plain").stacks[0], tmp_path / "stack.onnx"
+def served(open_tiny, tmp_path):
+    """What an engine builds and loads: stack, place and file, which is not there yet."""
+    stack = open_tiny("latte-plain").stacks[0]
     place = Place(CPU, torch.float32, {**stack.served, ROWS: Range(1, 4)}, "bfloat16")
-    engine = engine_named("openvino", CPU, torch.float32, "bfloat16")
-    engine.build(stack, place, path)
-    return engine, stack, place, path
+    return stack, place, tmp_path / "stack.onnx"
+
+
+@pytest.fixture
+def engine():
+    return engine_named("openvino", CPU, torch.float32, "bfloat16")
 
 
 @pytest.mark.skipif(not HAS_BFLOAT16, reason="the processor has no bfloat16")
-def test_it_rounds_and_not_by_much(built):
-    engine, stack, place, path = built
-    off = require_agreement(stack, engine.load(stack, place, path), place)
+def test_it_rounds_and_not_by_much(engine, served):
+    stack, place, _ = served
+    engine.build(*served)
+    off = require_agreement(stack, engine.load(*served), place)
     assert BOUNDS[torch.float32] < off <= BOUNDS[torch.bfloat16]
 
 
-def test_a_processor_without_it_is_refused(built, monkeypatch):
-    engine, stack, place, path = built
+@pytest.mark.parametrize("use", ["build", "load"])
+def test_a_processor_without_it_is_refused(use, engine, served, monkeypatch):
+    """At once: nothing is exported, and no graph is looked for."""
     monkeypatch.setattr(openvino.Core, "get_property", lambda *_: ["FP32", "INT8"])
     with pytest.raises(ModelLoadError, match=r"no bfloat16 \(OpenVINO finds FP32, INT8\): take dtype"):
-        engine.load(stack, place, path)
+        getattr(engine, use)(*served)
+    assert not served[-1].exists()
 
 
 def test_it_rounds_nothing_but_float32():
